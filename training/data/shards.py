@@ -1,0 +1,228 @@
+"""Render training pictures to shards on disk.
+
+    python -m training.data.shards --portraits DIR [DIR ...] --ict DIR --out DIR --shards 8 --split train
+
+A shard is a folder of plain ``.npy`` arrays and a ``shard.json``. It holds Q quadruples of pictures, each of two people
+A and B: A with expression a, A with m = a + g (b - a), B with b, B with n = b + g (a - b), where g is 0 or 1 per AU. So
+every picture is the target of a swap whose result was rendered: the published cross-cycle, with a ground truth.
+
+    rgb.npy    (Q, 4, S, S, 3) uint8      flow.npy   (Q, 4, 2, S, S) int16, 1/64 px, to picture i from its partner
+    keep.npy   (Q, 4, S, S) uint8         shade.npy  (Q, 4, S, S) uint8, 2 ** ((v - 128) / 64)
+    region.npy (Q, 4, S, S) uint8         aus_lr.npy (Q, 4, K, 2) float32
+    gains.npy  (Q, K) float32             people.npy (Q, 2) int32 into shard.json "people"
+    real.npy   (R, S, S, 3) uint8 untouched crops
+
+Each shard depends on the seed, the split and its own number alone, so a run can be continued and repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rt_swap.aus import AU_NAMES, NUM_AUS
+from rt_swap.contract import CROP_SIZE_PX
+from rt_swap.errors import ConfigError
+from training.data.expressions import draw_expression, draw_gains, mix
+from training.data.portraits import Portrait, PortraitEngine, Rejects, list_portraits
+from training.data.render import REGIONS, Person, Picture
+from training.data.split import is_held_out
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+FLOW_STEPS_PER_PX = 64
+QUADRUPLES_PER_PAIR = 2
+REAL_PER_SHARD = 64
+
+
+def write_shard(
+    engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str, quadruples: int,
+    seed: int, size_px: int = CROP_SIZE_PX,
+) -> dict[str, Any]:  # fmt: skip
+    """Render one shard.
+
+    Args:
+        engine: Fits and draws.
+        portraits: Those of the split.
+        out: Folder that will hold ``shard_00000``.
+        index: The shard's number.
+        split: "train" or "val", for the record and the seed.
+        quadruples: Q.
+        seed: Of the run.
+        size_px: Side of the crops.
+
+    Returns:
+        What shard.json says.
+    """
+    folder = out / f"shard_{index:05d}"
+    rng = np.random.default_rng([seed, index, 0 if split == "train" else 1])
+    rejects = Rejects()
+    S, Q = size_px, quadruples
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "rgb": np.zeros((Q, 4, S, S, 3), np.uint8),
+        "flow": np.zeros((Q, 4, 2, S, S), np.int16),
+        "keep": np.zeros((Q, 4, S, S), np.uint8),
+        "shade": np.zeros((Q, 4, S, S), np.uint8),
+        "region": np.zeros((Q, 4, S, S), np.uint8),
+        "aus_lr": np.zeros((Q, 4, NUM_AUS, 2), np.float32),
+        "gains": np.zeros((Q, NUM_AUS), np.float32),
+        "people": np.zeros((Q, 2), np.int32),
+    }
+    people: list[Portrait] = []
+    real: list[npt.NDArray[np.uint8]] = []
+    order = iter(rng.permutation(np.tile(np.arange(len(portraits)), 1 + 4 * Q // max(len(portraits), 1))).tolist())
+
+    def next_person(other: Portrait | None) -> tuple[Person, Portrait]:
+        for i in order:
+            portrait = portraits[i]
+            if other is not None and (portrait.dataset, portrait.person) == (other.dataset, other.person):
+                continue
+            made = engine.person(portrait, S, rng)
+            if isinstance(made, str):
+                rejects.add(portrait, made)
+                continue
+            people.append(portrait)
+            if len(real) < REAL_PER_SHARD:
+                real.append(made[1])
+            return made[0], portrait
+        raise ConfigError(
+            f"only {len(people)} of {len(portraits)} portraits of split {split!r} could be used: "
+            f"{ {k: len(v) for k, v in rejects.by_reason.items()} }"
+        )
+
+    q = 0
+    while q < Q:
+        person_a, portrait_a = next_person(None)
+        person_b, _ = next_person(portrait_a)
+        for _ in range(min(QUADRUPLES_PER_PAIR, Q - q)):
+            gains = draw_gains(rng)
+            a, b = (_expression(rng, engine, p) for p in (person_a, person_b))
+            aus = (a, mix(a, b, gains), b, mix(b, a, gains))
+            coefficients = [engine.model.coefficients_from_aus(x) for x in aus]
+            pictures = (*person_a.render_pair(*coefficients[:2]), *person_b.render_pair(*coefficients[2:]))
+            for i, picture in enumerate(pictures):
+                _store(arrays, q, i, picture)
+                arrays["aus_lr"][q, i] = aus[i]
+            arrays["gains"][q] = gains
+            arrays["people"][q] = len(people) - 2, len(people) - 1
+            q += 1
+
+    said = {
+        "format": FORMAT,
+        "size_px": S,
+        "quadruples": Q,
+        "seed": seed,
+        "index": index,
+        "split": split,
+        "aus": list(AU_NAMES),
+        "regions": list(REGIONS),
+        "people": [{"file": p.path.name, "dataset": p.dataset, "person": p.person} for p in people],
+        "rejected": rejects.by_reason,
+    }
+    partial = out / f".partial_{index:05d}_{os.getpid()}"
+    partial.mkdir(parents=True)
+    try:
+        arrays["real"] = np.stack(real)
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        (partial / "shard.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return said
+
+
+def _expression(rng: np.random.Generator, engine: PortraitEngine, person: Person) -> npt.NDArray[np.float32]:
+    """Mostly a drawn expression; now and then the portrait's own, which is a real picture."""
+    if rng.random() < 0.12:
+        return engine.model.aus_from_coefficients(person.expression)
+    return draw_expression(rng)
+
+
+def _store(arrays: dict[str, npt.NDArray[Any]], q: int, i: int, picture: Picture) -> None:
+    limit = np.iinfo(np.int16).max
+    arrays["rgb"][q, i] = picture.rgb
+    arrays["flow"][q, i] = np.rint(picture.flow_xy * FLOW_STEPS_PER_PX).clip(-limit, limit)
+    arrays["keep"][q, i] = np.rint(picture.keep * 255)
+    arrays["shade"][q, i] = np.rint(np.log2(picture.shade.clip(0.26, 3.9)) * 64 + 128)
+    arrays["region"][q, i] = picture.region
+
+
+def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
+    """Portraits whose people belong to "train" or "val" (held out whole, by hash)."""
+    held = split == "val"
+    return [p for p in list_portraits(folders) if is_held_out(p.dataset, p.person) == held]
+
+
+def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -> None:
+    portraits, ict_path, out, indices, split, quadruples, seed = task
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    engine = PortraitEngine(ict_path)
+    for index in indices:
+        if (out / f"shard_{index:05d}" / "shard.json").is_file():
+            logger.info("shard %d is there already", index)
+            continue
+        start = time.perf_counter()
+        said = write_shard(engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed)
+        took = time.perf_counter() - start
+        rejected = {k: len(v) for k, v in said["rejected"].items()}
+        logger.info(
+            "shard %d: %d pictures of %d people in %.0f s (%.1f pictures/s); rejected %s",
+            index, 4 * quadruples, len(said["people"]), took, 4 * quadruples / took, rejected,
+        )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m training.data.shards", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--portraits", type=Path, nargs="+", required=True, help="folders of portraits")
+    parser.add_argument("--ict", type=Path, required=True, help="ICT-FaceKit: the packed file's or FaceXModel folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--split", choices=("train", "val"), default="train")
+    parser.add_argument("--shards", type=int, default=8, help="how many (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
+    parser.add_argument("--quadruples", type=int, default=250, help="per shard (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.shards < 1 or args.quadruples < 1 or args.workers < 1:
+        parser.error("--shards, --quadruples and --workers must be at least 1")
+    try:
+        portraits = portraits_of_split(args.portraits, args.split)
+    except ConfigError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2
+    args.out.mkdir(parents=True, exist_ok=True)
+    indices = list(range(args.first, args.first + args.shards))
+    workers = min(args.workers, len(indices))
+    tasks = [
+        (portraits, args.ict, args.out, indices[w::workers], args.split, args.quadruples, args.seed)
+        for w in range(workers)
+    ]
+    # llvmpipe starts a thread a core in each process; one each is faster when there are several
+    os.environ.setdefault("LP_NUM_THREADS", "1" if workers > 1 else "2")
+    context = multiprocessing.get_context("spawn")
+    if workers == 1:
+        _worker(tasks[0])
+    else:
+        with context.Pool(workers) as pool:
+            pool.map(_worker, tasks, chunksize=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
