@@ -1,0 +1,1 @@
+"""Plain methods that the networks are measured against."""
