@@ -58,11 +58,12 @@ def draw_expression(rng: np.random.Generator) -> F32:
         for au in AUS:
             if au.region != "gaze" and au.id != AuId.AU45 and rng.random() < (0.2 if kind == 3 else 0.06):
                 aus[au.id.index] = np.maximum(aus[au.id.index], rng.beta(1.3, 1.6))
-    if rng.random() < 0.35:  # nobody is quite symmetric
-        k = rng.integers(NUM_AUS)
-        for index in np.flatnonzero(aus.max(1) > 0):
-            if not AUS[index].is_midline and (rng.random() < 0.3 or index == k):
-                aus[index, rng.integers(2)] *= rng.uniform(0, 1)
+    if rng.random() < 0.5:  # nobody is quite symmetric
+        paired = [k for k in np.flatnonzero(aus.max(1) > 0) if not AUS[k].is_midline]
+        weaker = rng.integers(2)  # mostly one side of the face is the weaker one
+        for k in paired:
+            if rng.random() < 0.5:
+                aus[k, weaker if rng.random() < 0.8 else 1 - weaker] *= rng.uniform(0, 1)
     jaw = AuId.AU30.index
     if aus[jaw].max() > 0:  # the jaw goes one way
         aus[jaw, rng.integers(2)] = 0

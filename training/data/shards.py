@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -170,6 +171,7 @@ def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
 def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -> None:
     portraits, ict_path, out, indices, split, quadruples, seed = task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cv2.setNumThreads(1)
     engine = PortraitEngine(ict_path)
     for index in indices:
         if (out / f"shard_{index:05d}" / "shard.json").is_file():
@@ -215,6 +217,9 @@ def main(argv: list[str] | None = None) -> int:
     ]
     # llvmpipe starts a thread a core in each process; one each is faster when there are several
     os.environ.setdefault("LP_NUM_THREADS", "1" if workers > 1 else "2")
+    # large arrays come and go with every picture: keep their memory instead of giving it back each time
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 31))
     context = multiprocessing.get_context("spawn")
     if workers == 1:
         _worker(tasks[0])

@@ -1,0 +1,179 @@
+"""Fitting and re-rendering a real face (the public-domain astronaut), with the truth the renderer claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rt_swap.aus import NUM_AUS, AuId
+from rt_swap.errors import ConfigError
+from training.data.portraits import Portrait, crop_jitter, list_portraits
+from training.data.preview import main as preview_main
+from training.data.preview import warped
+from training.data.render import REGIONS
+from training.data.shards import FLOW_STEPS_PER_PX, main as shards_main, write_shard
+
+
+def expression(engine, **units: float):
+    aus = np.zeros((NUM_AUS, 2), np.float32)
+    for name, value in units.items():
+        aus[AuId[name].index] = value
+    return engine.model.coefficients_from_aus(aus)
+
+
+def descriptor(engine, rgb) -> dict[str, float]:
+    """Openings read by mediapipe off a rendered crop, in outer canthal distances."""
+    faces = engine._tracker.detect(np.ascontiguousarray(rgb[..., ::-1]))
+    assert faces, "the re-rendered face is no face to mediapipe"
+    p = faces[0].landmarks_xy
+    unit = np.linalg.norm(p[33] - p[263])
+    return {
+        "mouth": float(np.linalg.norm(p[13] - p[14]) / unit),
+        "width": float(np.linalg.norm(p[61] - p[291]) / unit),
+        "eyes": float((np.linalg.norm(p[159] - p[145]) + np.linalg.norm(p[386] - p[374])) / 2 / unit),
+        "brows": float((p[[159, 386], 1] - p[[105, 334], 1]).mean() / unit),
+    }
+
+
+def test_fit_meets_the_landmarks(engine, astronaut_file: Path) -> None:
+    picture = cv2.imread(str(astronaut_file))
+    fit, xy = engine.fit(picture)
+    pairs = engine.fitter.pairs
+    vertices = engine.fitter.shape(engine.fitter.identity_shape(fit.identity), fit.expression)
+    projected = engine.fitter.project(fit, vertices)[pairs.vertices, :2]
+    inner = ~pairs.is_contour
+    unit = np.linalg.norm(xy[33] - xy[263])
+    miss = np.linalg.norm(projected - xy[pairs.landmarks], axis=1)[inner] / unit
+    assert fit.error < 0.05 and np.sqrt((miss**2).mean()) < 0.4 * fit.error
+    assert fit.expression.min() >= 0 and fit.expression.max() <= 1
+    # she smiles
+    assert fit.expression[engine.model.shape_index["mouthSmile_L"]] > 0.3
+
+
+def test_fit_recovers_what_it_projected(engine) -> None:
+    """Landmarks made by the model itself: pose and the clear shapes come back."""
+    fitter = engine.fitter
+    rng = np.random.default_rng(0)
+    identity = rng.normal(0, 0.6, 60).astype(np.float32)
+    truth = expression(engine, AU26=0.7, AU12=0.5)
+    vertices = fitter.shape(fitter.identity_shape(identity), truth)
+    c, s = np.cos(0.25), np.sin(0.25)
+    rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    seen = vertices @ rotation.T * 20
+    landmarks, depth = np.zeros((478, 2)), np.zeros(478)
+    landmarks[fitter.pairs.landmarks] = seen[fitter.pairs.vertices, :2] * [1, -1] + 300
+    depth[fitter.pairs.landmarks] = -seen[fitter.pairs.vertices, 2]
+    for (_, pupil), landmark in zip(fitter._pupil.items(), (473, 468), strict=True):
+        landmarks[landmark] = (seen[pupil, :2] * [1, -1] + 300).mean(0)
+    fit = fitter.fit(landmarks, depth)
+    index = engine.model.shape_index
+    assert fit.yaw_deg == pytest.approx(np.degrees(0.25), abs=2)
+    assert fit.scale == pytest.approx(20, rel=0.06)
+    assert fit.expression[index["jawOpen"]] == pytest.approx(0.7, abs=0.2)
+    assert fit.expression[index["mouthSmile_L"]] == pytest.approx(0.5, abs=0.25)
+
+
+def test_render_own_expression_gives_the_portrait_back(engine, astronaut) -> None:
+    person, untouched = astronaut
+    picture, _ = person.render_pair(person.expression, person.expression)
+    difference = np.abs(picture.rgb.astype(int) - untouched)
+    assert np.quantile(difference, 0.99) <= 6
+    assert np.abs(picture.flow_xy).max() < 0.02
+    assert (picture.keep > 0.95).mean() > 0.98
+    np.testing.assert_allclose(picture.shade, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("units", "key", "sign"),
+    [
+        ({"AU26": 0.8}, "mouth", 1),
+        ({"AU12": 0.9}, "width", 1),
+        ({"AU18": 0.9}, "width", -1),
+        ({"AU45": 1.0}, "eyes", -1),
+        ({"AU1": 1.0, "AU2": 1.0}, "brows", 1),
+        ({"AU4": 1.0}, "brows", -1),
+    ],
+)
+def test_render_shows_the_au_asked_for(engine, astronaut, units, key: str, sign: int) -> None:
+    person, _ = astronaut
+    shown, rest = person.render_pair(expression(engine, **units), expression(engine))
+    change = descriptor(engine, shown.rgb)[key] - descriptor(engine, rest.rgb)[key]
+    assert sign * change > 0.02, f"{key} changed by {change:.3f}"
+
+
+def test_render_truth_carries_one_picture_onto_the_other(engine, astronaut) -> None:
+    person, _ = astronaut
+    laugh = expression(engine, AU12=0.9, AU6=0.7, AU26=0.4, AU10=0.4)
+    shown, rest = person.render_pair(laugh, expression(engine))
+    for picture, partner in ((shown, rest), (rest, shown)):
+        trusted = picture.keep > 0.95
+        unchanged = np.abs(partner.rgb.astype(float) - picture.rgb)[trusted].mean()
+        carried = np.abs(warped(partner.rgb, picture).astype(float) - picture.rgb)[trusted].mean()
+        assert carried < 0.35 * unchanged
+    # the opened mouth cannot be fetched from the closed one
+    interior = shown.region == REGIONS.index("mouth_interior")
+    assert interior.sum() > 150 and (shown.keep[interior] < 0.5).mean() > 0.8
+
+
+def test_render_leaves_the_surroundings_alone(engine, astronaut) -> None:
+    person, untouched = astronaut
+    shown, _ = person.render_pair(expression(engine, AU12=0.9, AU26=0.5), person.expression)
+    border = np.ones((256, 256), bool)
+    border[12:-4, 16:-16] = False
+    difference = np.abs(shown.rgb.astype(int) - untouched)[border]
+    assert np.quantile(difference, 0.995) <= 3 and difference.mean() < 0.5
+
+
+def test_crop_jitter_is_small_and_repeats() -> None:
+    a, b = (crop_jitter(np.random.default_rng(5), 256) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    middle = a @ np.array([128, 128, 1.0])
+    assert np.abs(middle - 128).max() < 25 and abs(np.linalg.det(a[:, :2]) - 1) < 0.4
+
+
+def test_write_shard_is_deterministic_and_complete(engine, astronaut_file: Path, tmp_path: Path) -> None:
+    other = astronaut_file.with_name("mirrored.png")
+    cv2.imwrite(str(other), cv2.imread(str(astronaut_file))[:, ::-1])
+    broken = astronaut_file.with_name("broken.png")
+    broken.write_bytes(b"no picture")
+    portraits = [Portrait(p, "test", p.name) for p in (astronaut_file, other, broken)]
+    for name in "ab":
+        said = write_shard(engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7)
+    assert said["rejected"].get("unreadable", ["test/broken.png"])[0] == "test/broken.png"
+    folders = [tmp_path / n / "shard_00000" for n in "ab"]
+    for file in sorted(p.name for p in folders[0].glob("*.npy")):
+        np.testing.assert_array_equal(np.load(folders[0] / file), np.load(folders[1] / file), err_msg=file)
+    flow = np.load(folders[0] / "flow.npy")
+    assert flow.shape == (2, 4, 2, 256, 256) and np.abs(flow).max() > 2 * FLOW_STEPS_PER_PX
+    assert json.loads((folders[0] / "shard.json").read_text())["format"] == 1
+    assert not list((tmp_path / "a").glob(".partial*"))
+
+
+def test_shards_cli_without_portraits_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = shards_main(["--portraits", str(tmp_path / "none"), "--ict", str(tmp_path), "--out", str(tmp_path / "o")])
+    assert code == 2 and "no folder of portraits" in capsys.readouterr().err
+
+
+def test_list_portraits_reads_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "set", "pictures": [{"file": "b.jpg", "person": "1"}]}')
+    assert list_portraits([tmp_path]) == [Portrait(tmp_path / "b.jpg", "set", "1")]
+    with pytest.raises(ConfigError, match="no pictures"):
+        (tmp_path / "empty").mkdir()
+        list_portraits([tmp_path / "empty"])
+
+
+def test_preview_writes_a_sheet_and_counts_rejects(
+    engine, astronaut_file: Path, ict_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    out = tmp_path / "sheet.png"
+    code = preview_main(
+        ["--portraits", str(astronaut_file.parent), "--ict", str(ict_dir), "--out", str(out), "--people", "1"]
+    )
+    assert code == 0
+    assert cv2.imread(str(out)).shape == (256, 256 * 13, 3)
+    assert "1 portraits fitted" in caplog.text
