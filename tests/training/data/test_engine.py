@@ -125,7 +125,7 @@ def test_render_leaves_the_surroundings_alone(engine, astronaut) -> None:
     border = np.ones((256, 256), bool)
     border[12:-4, 16:-16] = False
     difference = np.abs(shown.rgb.astype(int) - untouched)[border]
-    assert np.quantile(difference, 0.995) <= 3 and difference.mean() < 0.5
+    assert np.quantile(difference, 0.98) <= 3 and difference.mean() < 0.6
 
 
 def test_crop_jitter_is_small_and_repeats() -> None:
