@@ -132,7 +132,7 @@ class IdentityBook:
         self,
         *,
         memory: int = 45,
-        gate: float = 0.8,
+        gate: float = 1.0,
         gate_growth: float = 0.1,
         gate_max: float = 2.0,
         gate_log_scale: float = 0.45,

@@ -60,14 +60,16 @@ _MIN_FACE_PX: Final = 16.0
 # picture and the same turned by 180 degrees: (-0.50, -0.45) px whatever the size of the face.
 _CENTRE_PX: Final = 0.5
 # And the network sees faces a little to the side. Measured as half the disagreement between a
-# picture and its mirror image at 5 sizes: 0.26 * (pixels per network pixel) - 0.46, along the face's
-# x axis; what there is along y, no symmetry can tell from the face itself.
+# picture and its mirror image at 5 sizes: 0.26 * (pixels per network pixel) - 0.46, along x of the
+# face; what there is along y, no symmetry can tell from the face itself.
 _NETWORK_BIAS_PX: Final = 0.26
 _NETWORK_SIDE_PX: Final = 192
 # Pictures between detector runs while there is room for another face.
 _LOOK_AROUND_EVERY: Final = 10
-# Pictures during which a lost face is searched for in every picture, and its place kept for it.
+# Pictures during which a lost face is searched for in every picture.
 _SEARCH_FOR: Final = 10
+# Pictures for which its place is kept when there is none to spare.
+_RESERVE_FOR: Final = 5
 # Pictures after the start and after a cut in which everybody is looked for.
 _ARRIVAL: Final = 3
 # Pictures without any face in which both detectors run. After that, and while looking around, they
@@ -176,6 +178,7 @@ class MediapipeTracker:
         self._pictures_empty = 0
         self._pictures_in_scene = 0
         self._turn = 0
+        self._frame_hw: tuple[int, int] | None = None
         with _without_chatter():
             self._graphs: _Graphs | None = _Graphs(detection_confidence=min(0.5, min_confidence))
 
@@ -190,13 +193,16 @@ class MediapipeTracker:
         if graphs is None:
             raise ContractError("MediapipeTracker.detect: the tracker is closed; make a new one")
         _check_picture(frame_bgr)
-        if self._static or self._cuts.update(frame_bgr):
+        frame_hw = (frame_bgr.shape[0], frame_bgr.shape[1])
+        # another size is another stream, as after a turned phone
+        another = frame_hw != self._frame_hw
+        self._frame_hw = frame_hw
+        if self._static or self._cuts.update(frame_bgr) or another:
             self._book.forget()
             self._pictures_empty = self._pictures_in_scene = 0
         self._pictures_in_scene += 1
 
         found: list[_Found] = []
-        frame_hw = (frame_bgr.shape[0], frame_bgr.shape[1])
         if min(frame_hw) >= _MIN_FACE_PX:
             picture_rgb, shrink = graphs.prepare(frame_bgr)
             found = self._follow(graphs, picture_rgb, shrink, frame_hw)
@@ -263,7 +269,7 @@ class MediapipeTracker:
         newcomers = [f for f in new if not any(f is r for r in returning)]
         newcomers.sort(key=lambda f: -f.place.size_px)
         lost_now = max(len(self._book.predictions()) - len(known), 0)
-        reserved = max(lost_now + self._book.missing(_SEARCH_FOR) - len(returning), 0)
+        reserved = max(lost_now + self._book.missing(_RESERVE_FOR) - len(returning), 0)
         return returning + newcomers[: max(room - len(returning) - reserved, 0)]
 
     def _landmarks(

@@ -10,36 +10,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from rt_swap.contract import (
-    CROP_SIZE_PX,
-    STABLE_LANDMARKS,
-    TEMPLATE_CANTHAL_FRACTION,
-    template_xy,
-)
+from rt_swap.contract import STABLE_LANDMARKS, template_xy
 from rt_swap.errors import ContractError
 from rt_swap.frames import F64
-from rt_swap.geometry import apply, crop_from_landmarks, scale_of
+from rt_swap.geometry import apply, crop_from_landmarks
 
 
 def template_residual(landmarks_xy: F64) -> float:
-    """Misfit of the stable landmarks to the aligned crop's template after the best similarity.
+    """Share of the template's shape that the stable landmarks do not explain.
+
+    The Procrustes distance: root mean square distance after the best similarity over the template's
+    own spread (Gower, Psychometrika 40, 1975, normalised by the size of the target).
 
     Args:
         landmarks_xy: (468 or more, 2) pixels.
 
     Returns:
-        Root mean square distance as a fraction of the template's outer canthal distance; about 0.03
-        for a frontal face, 0.15 for a half profile; infinite where no similarity exists.
+        [0, 1]: about 0.1 for a frontal face, 0.5 for a half profile, above 0.9 for points in any
+        order and for a mirror image; 1 where no similarity exists.
     """
     try:
         M_crop_from_frame = crop_from_landmarks(landmarks_xy)
     except ContractError:
-        return float("inf")
-    if scale_of(M_crop_from_frame) < 1e-6:
-        return float("inf")
-    misfit = apply(M_crop_from_frame, landmarks_xy[list(STABLE_LANDMARKS)]) - template_xy()
-    rms_px = float(np.sqrt((misfit**2).sum(1).mean()))
-    return rms_px / (TEMPLATE_CANTHAL_FRACTION * CROP_SIZE_PX)
+        return 1.0
+    template = template_xy()
+    misfit = apply(M_crop_from_frame, landmarks_xy[list(STABLE_LANDMARKS)]) - template
+    spread = template - template.mean(0)
+    return float(np.sqrt((misfit**2).sum() / (spread**2).sum()))
 
 
 def in_frame_fraction(landmarks_xy: F64, frame_hw: tuple[int, int]) -> float:
@@ -69,7 +66,7 @@ def plausibility(landmarks_xy: F64, frame_hw: tuple[int, int], min_face_px: floa
     if max(width, height) < min_face_px or min(width, height) < 0.25 * max(width, height):
         return 0.0
     inside = _ramp(in_frame_fraction(landmarks_xy, frame_hw), 0.3, 0.7)
-    fits = 1.0 - _ramp(template_residual(landmarks_xy), 0.2, 0.45)
+    fits = 1.0 - _ramp(template_residual(landmarks_xy), 0.7, 0.9)
     return inside * fits
 
 

@@ -19,7 +19,7 @@ class CutDetector:
     size of the picture.
     """
 
-    def __init__(self, *, max_correlation: float = 0.5, min_difference: float = 14.0) -> None:
+    def __init__(self, *, max_correlation: float = 0.7, min_difference: float = 14.0) -> None:
         """Start without a picture.
 
         Args:
