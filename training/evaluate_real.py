@@ -106,14 +106,17 @@ _STILL: Final = 1e-4  # jitter of a head that stands still, outer canthal distan
 
 
 def find_data(given: Path | None) -> Path:
-    """The folder with ``clips/`` and ``portraits/``: as given, else RT_SWAP_DATA.
+    """The folder with ``clips/`` and ``portraits/``.
+
+    As given, else RT_SWAP_DATA, else ``../shared/data`` beside the checkout.
 
     Raises:
         ConfigError: If it is not there.
     """
     named = os.environ.get("RT_SWAP_DATA")
-    folder = given if given is not None else Path(named) if named else None
-    if folder is None:
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = given if given is not None else Path(named).expanduser() if named else beside
+    if folder == beside and not folder.is_dir():
         raise ConfigError(
             "--real needs --data DIR (or RT_SWAP_DATA): a folder with clips/ and portraits/"
         )

@@ -212,6 +212,8 @@ def test_held_out_portraits_damaged_manifest_names_the_file(tmp_path: Path) -> N
 
 def test_find_data_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RT_SWAP_DATA", raising=False)
+    checkout = tmp_path / "checkout" / "training" / "evaluate_real.py"
+    monkeypatch.setattr(evaluate_real, "__file__", str(checkout))
     with pytest.raises(ConfigError, match="RT_SWAP_DATA"):
         evaluate_real.find_data(None)
     with pytest.raises(ConfigError, match="no clips/"):

@@ -1,0 +1,120 @@
+"""What benchmarks share: percentiles, bounds, frames, metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import common
+from rt_swap import geometry
+from rt_swap.errors import ConfigError
+from rt_swap.model import load_bundle
+from tests.support.tiny_model import tiny_bundle
+
+
+def test_timing_summary_known_values() -> None:
+    got = common.timing_summary([float(v) for v in range(100, 0, -1)])
+    # nearest rank above, never between two samples
+    assert got == {
+        "count": 100,
+        "mean": 50.5,
+        "p50": 51.0,
+        "p95": 96.0,
+        "p99": 100.0,
+        "max": 100.0,
+        "iqr": 50.0,
+    }
+    assert common.timing_summary([7.0])["p99"] == 7.0
+
+
+def test_timing_summary_one_bad_frame_shows_in_the_p99_of_few() -> None:
+    assert common.timing_summary([1.0] * 50 + [99.0])["p99"] == 99.0
+
+
+def test_timing_summary_of_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nothing was timed"):
+        common.timing_summary([])
+
+
+def test_bound_is_met_at_the_limit() -> None:
+    assert common.bound("x", 25.0, 25.0)["met"] is True
+    assert common.bound("x", 25.001, 25.0)["met"] is False
+
+
+def test_fit_keeps_the_shape_and_replicates_edges() -> None:
+    tall = np.zeros((40, 20, 3), np.uint8)
+    tall[:, :10] = 200
+    got = common.fit(tall, (64, 32))
+    assert got.shape == (32, 64, 3)
+    # 16 px wide in the middle; the left half is bright, and so is all that lies left of it
+    assert (got[:, :30] == 200).all()
+    assert (got[:, 34:] == 0).all()
+
+
+def test_hand_held_is_a_small_similarity_that_keeps_the_middle_near() -> None:
+    size_wh = (1280, 720)
+    middle = np.array([640.0, 360.0])
+    for time_s in np.linspace(0, 60, 200):
+        M = common.hand_held(float(time_s), size_wh)
+        linear = M[:, :2]
+        assert np.allclose(linear @ linear.T, np.eye(2) * geometry.scale_of(M) ** 2)
+        assert 0.99 < geometry.scale_of(M) < 1.07
+        assert np.linalg.norm(geometry.apply(M, middle) - middle) < 0.025 * 1280 * 1.5
+
+
+def test_moving_pictures_are_all_different_and_the_same_next_time() -> None:
+    rng = np.random.default_rng(0)
+    stills = [rng.integers(0, 255, (36, 64, 3)).astype(np.uint8) for _ in range(3)]
+    first = list(common.moving_pictures(stills, 25))
+    again = list(common.moving_pictures(stills, 25))
+    assert len(first) == 25
+    assert len({p.tobytes() for p in first}) == 25
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[0].shape == (36, 64, 3)
+    assert all(p.flags.c_contiguous for p in first)
+
+
+def test_pictures_without_shared_data_are_the_public_portrait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("skimage", reason="needs scikit-image")
+    monkeypatch.setenv("RT_SWAP_DATA", str(tmp_path))
+    got, shown = common.pictures(None, (320, 180))
+    assert shown == "skimage.data.astronaut"
+    assert [p.shape for p in got] == [(180, 320, 3)]
+
+
+def test_use_cores_never_under_one_and_never_more_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="--cores"):
+        common.use_cores(0)
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("needs a system with CPU affinity")
+    before = os.sched_getaffinity(0)
+    try:
+        assert common.use_cores(1) == 1
+        assert len(os.sched_getaffinity(0)) == 1
+        os.sched_setaffinity(0, before)
+        assert common.use_cores(10_000) == len(before)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_metadata_names_no_path_and_is_json(tmp_path: Path) -> None:
+    bundle = load_bundle(tiny_bundle(tmp_path / "bundle"))
+    about = common.metadata(bundle, "onnxruntime", 2)
+    text = json.dumps(about, allow_nan=False)
+    assert str(tmp_path) not in text
+    assert str(common.CHECKOUT) not in text
+    assert about["model"]["encoder_sha256"] == bundle.sha256
+    assert about["packages"]["numpy"] == np.__version__
+
+
+def test_write_result_folder_that_is_not_there(tmp_path: Path) -> None:
+    from tests.benchmarks.test_schema import memory_document
+
+    with pytest.raises(ConfigError, match="--json"):
+        common.write_result(tmp_path / "none" / "out.json", memory_document())
