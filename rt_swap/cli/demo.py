@@ -1,4 +1,4 @@
-"""``rt-swap demo``: re-express a real face with every preset, and say in figures what happened (``make demo``)."""
+"""``rt-swap demo`` (``make demo``): re-express a real face with every preset; say what happened."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CRF: Final = 14
 """The made target is read again, so little may be lost in it."""
 _ROWS: Final = 4
 _CELL_PX: Final = 224
-_CELL_ZOOM: Final = 1.15
+_CELL_ZOOM: Final = 1.0
 """Side of the part of the frame shown in a cell, in sides of the aligned crop."""
 _SHEET_ROW_PX: Final = 1600
 _TOP: Final = 5
@@ -60,7 +60,7 @@ _TOP: Final = 5
 _DESCRIPTION = """\
 Shows what rt_swap does. Without --target, the public-domain portrait that comes with scikit-image
 (NASA's picture of Eileen Collins) is filmed by a simulated hand-held camera; without --source, all
-presets are given one after another. Writes into the folder OUT, replacing what an earlier demo left:
+presets are given one after another. Writes into the folder OUT, replacing an earlier demo's files:
 
   target.mp4           the clip that was made (not with --target)
   demo.mp4             target | output side by side (with --source: source | target | output)
@@ -80,7 +80,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--out", default="out", metavar="DIR", help="folder to write to (default: out)")
+    parser.add_argument(
+        "--out", default="out", metavar="DIR", help="folder to write to (default: out)"
+    )
     parser.add_argument("--target", metavar="FILE", help="your own video (or picture) of a person")
     parser.add_argument("--source", metavar="FILE", help="your own picture or clip of a face")
     parser.add_argument(
@@ -145,20 +147,28 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(figures, indent=2))
     elif not arguments.quiet:
-        print("\n".join([*lines, f"see {' and '.join(str(p) for p in (out / 'demo.mp4', sheet) if p.exists())}"]))
+        print(
+            "\n".join(
+                [
+                    *lines,
+                    f"see {' and '.join(str(p) for p in (out / 'demo.mp4', sheet) if p.exists())}",
+                ]
+            )
+        )
     if not summary.face_found:
         return TARGET_WITHOUT_FACE
     return TARGET_CUT_SHORT if summary.damage else OK
 
 
-# --- what is shown to whom --------------------------------------------------------------------------------------------
+# --- what is shown to whom -----------------------------------------------------------------------
 def _seconds_of(arguments: argparse.Namespace) -> float | None:
     seconds: float | None = arguments.seconds
     if seconds is None:
         return None
     if not 1 / _RATE <= seconds <= _MAX_SECONDS:
         raise ConfigError(
-            f"--seconds: must be from {1 / _RATE:.3f} (one frame) to {_MAX_SECONDS:g}, got {seconds:g}"
+            f"--seconds: must be from {1 / _RATE:.3f} (one frame) to {_MAX_SECONDS:g},"
+            f" got {seconds:g}"
         )
     if arguments.target and arguments.source:
         raise ConfigError(
@@ -185,10 +195,11 @@ def _portrait() -> U8:
         import skimage.data
     except ImportError as exc:
         raise SourceError(
-            f"the demo's portrait comes with scikit-image, which cannot be imported ({exc}); install it"
-            " (pip install 'rt-swap[demo]') or give a video of your own with --target"
+            f"the demo's portrait comes with scikit-image, which cannot be imported ({exc});"
+            " install it (pip install 'rt-swap[demo]') or give a video of your own with --target"
         ) from exc
-    return np.ascontiguousarray(skimage.data.astronaut()[:, :, ::-1])
+    read: Any = skimage.data.astronaut
+    return np.ascontiguousarray(read()[:, :, ::-1])
 
 
 def _film(portrait_bgr: U8, path: Path, seconds: float, *, quiet: bool) -> None:
@@ -214,7 +225,7 @@ def _shipped(swapper: Swapper) -> list[str]:
     """The presets this model ships, in the show's order."""
     from rt_swap.errors import ModelFileError
 
-    names = [name for name in ORDER if name in swapper.bundle.preset_names]
+    names: list[str] = [name for name in ORDER if name in swapper.bundle.preset_names]
     if not names:
         raise ModelFileError(
             f"{swapper.bundle.path}: this model ships no presets; give a picture with --source"
@@ -263,7 +274,7 @@ def _show(swapper: Swapper, seconds: float, portrait_bgr: U8 | None) -> Expressi
     )
 
 
-# --- every preset on the same few frames --------------------------------------------------------------------------------
+# --- every preset on the same few frames ---------------------------------------------------------
 def _pick(video: Path, frames: int) -> Iterator[Frame]:
     """A few frames of a video, spread evenly."""
     from rt_swap.io.video import VideoReader
@@ -419,8 +430,9 @@ class _Trial:
         checks = self.checks()
         if checks["face_found_again"]:
             lines.append(
-                f"head pose, target against output: {checks['head_pose_drift_deg_mean']} degrees apart in"
-                f" the mean, {checks['head_pose_drift_deg_max']} at most ({checks['pictures']} pictures)"
+                f"head pose, target against output, {checks['pictures']} pictures:"
+                f" {checks['head_pose_drift_deg_mean']} degrees apart in the mean,"
+                f" {checks['head_pose_drift_deg_max']} at most"
             )
         lines.append(
             "largest difference outside the face's crop:"
@@ -489,7 +501,7 @@ def _turned_deg(points_a: Any, points_b: Any) -> float | None:
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-# --- telling ------------------------------------------------------------------------------------------------------------
+# --- telling -------------------------------------------------------------------------------------
 def _speed_lines(summary: Summary) -> list[str]:
     figures = summary.as_json()
     told = ", ".join(f"{count} {what}" for what, count in summary.statuses.items() if count)
