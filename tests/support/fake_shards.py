@@ -1,0 +1,74 @@
+"""Tiny shards in the real format: coloured noise under a known shift, so that flow, keep and truth
+agree.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from rt_swap.aus import AU_NAMES, NUM_AUS
+
+
+def write_fake_shard(
+    path: Path,
+    quadruples: int = 3,
+    size_px: int = 64,
+    seed: int = 0,
+    split: str = "train",
+    reals: int = 4,
+) -> Path:
+    """Write a shard whose picture 1 is picture 0 moved by (3, -2) px, and picture 3 is picture
+    2 moved so.
+
+    So flow to 1 from 0 is (3, -2) everywhere, and flow to 0 from 1 is (-3, 2); keep is 0 in a
+    box of picture 1 and 3.
+    """
+    rng = np.random.default_rng(seed)
+    path.mkdir(parents=True)
+    q, s = quadruples, size_px
+    coarse = rng.integers(0, 256, (q, 2, s // 8, s // 8, 3), dtype=np.uint8)
+    still = coarse.repeat(8, axis=2).repeat(8, axis=3)
+    rgb = np.empty((q, 4, s, s, 3), np.uint8)
+    rgb[:, [0, 2]] = still
+    rgb[:, [1, 3]] = np.roll(still, (2, -3), axis=(2, 3))  # moved(p) = still(p + (3, -2))
+    flow = np.empty((q, 4, 2, s, s), np.int16)
+    flow[:, [1, 3], 0], flow[:, [1, 3], 1] = 3 * 64, -2 * 64
+    flow[:, [0, 2], 0], flow[:, [0, 2], 1] = -3 * 64, 2 * 64
+    keep = np.full((q, 4, s, s), 255, np.uint8)
+    keep[:, [1, 3], s // 2 : s // 2 + 8, s // 4 : s // 2] = 0
+    region = (
+        rng.integers(0, 6, (q, 4, s // 8, s // 8), dtype=np.uint8)
+        .repeat(8, axis=2)
+        .repeat(8, axis=3)
+    )
+    a, b = (rng.random((q, NUM_AUS, 2)).astype(np.float32) for _ in range(2))
+    gains = (rng.random((q, NUM_AUS)) < 0.7).astype(np.float32)
+    gains[0] = 1
+    g = gains[:, :, None]
+    arrays = {
+        "rgb": rgb,
+        "flow": flow,
+        "keep": keep,
+        "shade": np.full((q, 4, s, s), 160, np.uint8),
+        "region": region,
+        "aus_lr": np.stack([a, a + g * (b - a), b, b + g * (a - b)], axis=1).astype(np.float32),
+        "gains": gains,
+        "people": np.tile(np.array([[0, 1]], np.int32), (q, 1)),
+        "real": rng.integers(0, 256, (reals, s, s, 3), dtype=np.uint8),
+    }
+    for stem, array in arrays.items():
+        np.save(path / f"{stem}.npy", array)
+    meta = {
+        "format": 1,
+        "size_px": s,
+        "quadruples": q,
+        "seed": seed,
+        "split": split,
+        "people": [{"file": f"{split}_{i}.png", "dataset": "fake"} for i in range(2)],
+        "aus": list(AU_NAMES),
+    }
+    (path / "shard.json").write_text(json.dumps(meta))
+    return path

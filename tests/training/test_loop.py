@@ -1,0 +1,338 @@
+"""The loop: plans, schedule, exact resumption, signals, learning."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rt_swap.aus import NUM_AUS
+from rt_swap.errors import ConfigError
+from tests.support.fake_shards import write_fake_shard
+from training import loop as loop_module
+from training.checkpoint import latest_checkpoint, load_net
+from training.config import LossConfig, OptimConfig, Phase, SampleConfig, TrainConfig, get_config
+from training.data.dataset import BatchMaker, ShardSet
+from training.grid import flow_rgb
+from training.loop import ema_decay_at, loop, schedule
+from training.networks import Critics, build, mix_tokens
+from training.objective import KINDS, Objective, plan_samples, run_networks, truth_of, validate
+
+SMOKE = get_config("smoke")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_fake_shard(tmp_path / "train" / "shard_00000", quadruples=3, size_px=64)
+    write_fake_shard(
+        tmp_path / "val" / "shard_00000", quadruples=2, size_px=64, seed=9, split="val"
+    )
+    return tmp_path
+
+
+def run(shards: Path, name: str, config: TrainConfig = SMOKE, **options: object) -> Path:
+    out = shards / name
+    arguments = {
+        "shards": [shards / "train"],
+        "val_shards": [shards / "val"],
+        "threads": 1,
+        "device": "cpu",
+    }
+    loop(config=config, out=out, **{**arguments, **options})  # type: ignore[arg-type]
+    return out
+
+
+def log_of(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plan_makes_samples_whose_labels_agree_with_the_truth(shards: Path, kind: str) -> None:
+    """Mixing the *labels* as the tokens will be mixed gives the truth's labels: rows, base,
+    gains are right.
+    """
+    batch = BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 3, 32)
+    config = SampleConfig(**{name: float(name == kind) for name in KINDS})
+    plan = plan_samples(batch.gains, config, np.random.default_rng(0))
+    labels = batch.aus_lr
+    mixed = mix_tokens(labels, labels[plan.source], labels[plan.base], plan.gains, plan.relative)
+    torch.testing.assert_close(mixed, labels[plan.truth])
+    assert bool((plan.source == torch.arange(12)).all()) is False
+    assert bool(plan.still.all()) == (kind == "identity")
+    assert bool(plan.crossed.all()) == (kind in ("swap", "relative"))
+
+
+def test_plan_can_be_told_to_hold_an_identity() -> None:
+    gains = torch.ones(3, NUM_AUS)
+    for seed in range(5):
+        plan = plan_samples(
+            gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(seed), with_identity=True
+        )
+        assert int(plan.still.sum()) == 4
+
+
+def test_truth_of_a_still_sample_changes_nothing(shards: Path) -> None:
+    batch = BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 2, 32)
+    still = truth_of(
+        batch, plan_samples(batch.gains, SampleConfig(0, 0, 0, 1), np.random.default_rng(0))
+    )
+    assert torch.equal(still.rgb, batch.rgb)
+    assert not still.flow_xy.any()
+    assert not still.shade_log2.any()
+    assert bool((still.keep == 1).all())
+    swap = truth_of(
+        batch, plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    )
+    assert torch.equal(swap.rgb[0], batch.rgb[1])
+    assert swap.flow_xy[0, :, 3, 3].tolist() == [
+        1.5,
+        -1.0,
+    ]  # to picture 1 from picture 0, at half size
+
+
+def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
+    batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0).batch(0, 3, 64)
+    always = replace(
+        SMOKE,
+        losses=replace(
+            SMOKE.losses,
+            cycle_every=1,
+            adversarial_every=1,
+            equivariance_every=1,
+            au_adversary_every=1,
+        ),
+    )
+    torch.manual_seed(0)
+    net, critics = build(SMOKE.network), Critics(SMOKE.network)
+    torch.nn.init.normal_(net.generator.head_smooth.weight, std=0.1)
+    rng = np.random.default_rng(1)
+    plan = plan_samples(batch.gains, SampleConfig(0.5, 0.5, 0, 0), rng, with_identity=True)
+    critics.requires_grad_(False)
+    forward = run_networks(net, batch, plan, always)
+    objective = Objective(always, torch.ones(NUM_AUS))
+    total, terms = objective.generator_losses(net, critics, batch, forward, 0, 1.0, rng)
+    options = (
+        "_every",
+        "_from",
+        "_weight",
+        "_weights",
+        "_threshold",
+        "_fraction",
+        "lazy_quadruples",
+    )
+    assert set(terms) == {n for n in LossConfig.__dataclass_fields__ if not n.endswith(options)}
+    assert total.item() == pytest.approx(
+        sum(getattr(always.losses, name) * value.item() for name, value in terms.items()), rel=1e-4
+    )
+    for name, value in terms.items():
+        grads = torch.autograd.grad(
+            value, list(net.parameters()), retain_graph=True, allow_unused=True
+        )
+        norm = sum(float(g.abs().sum()) for g in grads if g is not None)
+        assert 0 < norm < float("inf"), name
+    critics.requires_grad_(True)
+    critic_total, critic_terms = objective.critic_losses(critics, batch, forward, 0, 1.0)
+    assert set(critic_terms) == {
+        "critic_au",
+        "critic_face",
+        "critic_mouth",
+        "critic_eyes",
+        "critic_swap",
+    }
+    assert critic_total is not None
+    critic_total.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in critics.parameters())
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:
+    objective = Objective(SMOKE, torch.ones(NUM_AUS))
+    assert [step for step in range(9) if objective.is_due(3, step)] == [2, 5, 8]
+    late = replace(SMOKE, losses=replace(SMOKE.losses, adversarial_from=0.5, adversarial_every=2))
+    objective = Objective(late, torch.ones(NUM_AUS))
+    assert [objective.adversarial_due(s, p) for s, p in ((1, 0.4), (1, 0.5), (2, 0.9))] == [
+        False,
+        True,
+        False,
+    ]
+    batch = BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 1, 32)
+    config = replace(SMOKE, losses=replace(SMOKE.losses, au_adversary_every=4))
+    net, critics = build(SMOKE.network), Critics(SMOKE.network)
+    plan = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    forward = run_networks(net, batch, plan, config)
+    objective = Objective(config, torch.ones(NUM_AUS))
+    early = replace(config.losses, cycle_from=1.0, adversarial_from=1.0)
+    objective.config = replace(config, losses=early)
+    rng = np.random.default_rng(0)
+    without, _ = objective.generator_losses(net, critics, batch, forward, 0, 0.0, rng)
+    due, terms = objective.generator_losses(net, critics, batch, forward, 3, 0.0, rng)
+    extra = 4 * early.au_adversary * terms["au_adversary"].item()
+    assert due.item() - without.item() == pytest.approx(extra, rel=1e-3, abs=1e-4)
+
+
+def test_schedule_warms_up_and_ends_at_its_fraction() -> None:
+    optim = OptimConfig(warmup_steps=10, final_lr_fraction=0.1)
+    assert schedule(0, 0.0, optim) == pytest.approx(0.1)
+    assert schedule(9, 0.0, optim) == pytest.approx(1.0)
+    assert schedule(100, 0.5, optim) == pytest.approx(0.55)  # 0.1 + 0.9 / 2
+    assert schedule(100, 1.0, optim) == pytest.approx(0.1)
+
+
+def test_ema_decay_starts_short() -> None:
+    assert ema_decay_at(0, 0.999) == pytest.approx(0.1)
+    assert ema_decay_at(10**6, 0.999) == 0.999
+
+
+def test_run_writes_log_grids_and_a_loadable_checkpoint(shards: Path) -> None:
+    out = run(shards, "run")
+    lines = log_of(out)
+    steps = [line for line in lines if "total" in line]
+    assert [line["step"] for line in steps] == list(range(1, 9))
+    assert {line["size_px"] for line in steps} == {32, 64}
+    validations = [line["validation"] for line in lines if "validation" in line]
+    assert len(validations) == 2
+    assert {
+        "image_relative",
+        "flow_relative",
+        "au_mae",
+        "mouth_error",
+        "eye_error",
+        "still_error",
+    } <= set(
+        validations[0]  # type: ignore[arg-type]
+    )
+    grid = cv2.imread(str(out / "grids" / "step_00000008.png"))
+    assert grid.shape == (2 * 64, 7 * 64, 3)  # one quadruple, two samples; seven columns
+    newest = latest_checkpoint(out / "checkpoints")
+    assert newest is not None
+    load_net(newest)
+
+
+def test_resumed_run_ends_exactly_like_an_uninterrupted_one(shards: Path) -> None:
+    whole = run(shards, "whole")
+    run(shards, "parts", max_steps=3)
+    parts = run(shards, "parts", resume=True)
+    names = ("model", "ema", "critics", "optimiser")
+    from safetensors.torch import load_file
+
+    for name in names:
+        a, b = (
+            load_file(latest_checkpoint(p / "checkpoints") / f"{name}.safetensors")
+            for p in (whole, parts)
+        )  # type: ignore[operator]
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), f"{name}: {key}"
+    kept = ("total", "flow", "cross_cycle")
+    totals = [
+        [{k: line.get(k) for k in kept} for line in log_of(p) if "total" in line]
+        for p in (whole, parts)
+    ]
+    assert totals[0] == totals[1]
+
+
+def test_sigterm_finishes_the_step_and_saves(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop_module._average
+    count = 0
+
+    def average(*arguments: object) -> None:
+        nonlocal count
+        original(*arguments)  # type: ignore[arg-type]
+        count += 1
+        if count == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop_module, "_average", average)
+    before = signal.getsignal(signal.SIGTERM)
+    out = run(shards, "stopped")
+    assert signal.getsignal(signal.SIGTERM) is before
+    newest = latest_checkpoint(out / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step_00000002"
+
+
+def test_time_budget_ends_the_run(shards: Path) -> None:
+    endless = replace(SMOKE, steps=10**9)
+    out = run(shards, "timed", config=endless, time_budget_min=0.02)
+    assert log_of(out)[-1].get("validation") is not None or log_of(out)[-1]["progress"] > 0
+    assert latest_checkpoint(out / "checkpoints") is not None
+
+
+def test_init_from_starts_at_step_zero_with_the_weights(shards: Path) -> None:
+    first = latest_checkpoint(run(shards, "first") / "checkpoints")
+    assert first is not None
+    second = run(shards, "second", init_from=first, max_steps=0)
+    newest = latest_checkpoint(second / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step_00000000"
+    a, b = load_net(first)[0].state_dict(), load_net(newest, averaged=False)[0].state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_people_in_both_splits_are_refused(shards: Path) -> None:
+    with pytest.raises(ConfigError, match="in both --shards and --val-shards"):
+        run(shards, "mixed", val_shards=[shards / "train"])
+
+
+def test_run_without_validation_shards(shards: Path) -> None:
+    out = run(shards, "blind", val_shards=[], max_steps=2)
+    assert all("validation" not in line for line in log_of(out))
+
+
+def test_bf16_trains_too(shards: Path) -> None:
+    out = run(shards, "bf16", config=replace(SMOKE, precision="bf16"))
+    assert all(np.isfinite(line["total"]) for line in log_of(out) if "total" in line)
+
+
+def test_it_learns_a_known_shift(shards: Path) -> None:
+    """All swaps of the fake shards move the picture by (3, -2) or back; flow and image error
+    must fall well below 1.
+    """
+    config = replace(
+        SMOKE,
+        losses=replace(SMOKE.losses, cycle_from=1.0, adversarial_from=1.0, au_adversary=0.0),
+        samples=SampleConfig(1, 0, 0, 0),
+        augment=replace(
+            SMOKE.augment,
+            flip=0.0,
+            rotate_deg=0,
+            scale=0,
+            shift_px=0,
+            brightness=0,
+            contrast=0,
+            gamma=0,
+            colour=0,
+            degrade=0,
+        ),
+        optim=OptimConfig(lr=4e-3, warmup_steps=5, ema_decay=0.9),
+        phases=(Phase(64, 1, 1.0),),
+        log=replace(SMOKE.log, validate_every=1000, grid_every=1000, log_every=50),
+        steps=150,
+    )
+    out = run(shards, "learns", config=config)
+    newest = latest_checkpoint(out / "checkpoints")
+    assert newest is not None
+    net, _ = load_net(newest)
+    batches = [BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 3, 64)]
+    figures = validate(net, batches, config)
+    assert figures["flow_epe_unchanged"] == pytest.approx(
+        13**0.5 * 4, abs=0.01
+    )  # in pixels of a 256-px crop
+    assert figures["flow_relative"] < 0.5
+    assert figures["image_relative"] < 0.8
+    assert figures["au_mae"] < figures["au_mae_constant"] * 1.2
+
+
+def test_flow_colour_is_black_for_none_and_opposite_for_opposite() -> None:
+    flow = np.zeros((2, 1, 3), np.float32)
+    flow[0, 0] = 0.0, 4.0, -4.0
+    colour = flow_rgb(flow, 4.0)
+    assert colour[0, 0].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(colour[0, 1].astype(int) + colour[0, 2], 255, atol=8)

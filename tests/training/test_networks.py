@@ -1,0 +1,244 @@
+"""Shapes, contract, cost and the promises that the networks make about their answers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rt_swap.aus import NUM_AUS
+from rt_swap.contract import ENCODER_SPEC, GENERATOR_SPEC, TOKEN_DIM
+from training.compose import compose, fetch
+from training.config import get_config
+from training.networks import Critics, RtNet, build, mix_tokens
+from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
+from training.networks.export_graphs import EncoderGraph, GeneratorGraph
+from training.networks.generator import firm_shrink, straight_through
+
+SMOKE = get_config("smoke").network
+
+
+@pytest.fixture
+def net() -> RtNet:
+    return build(SMOKE)
+
+
+def shout(net: RtNet) -> RtNet:
+    """Weights of the heads large enough for answers all over their ranges."""
+    for head in (net.generator.head_smooth, net.generator.head_sharp):
+        torch.nn.init.normal_(head.weight, std=1.0)
+    return net
+
+
+@pytest.mark.parametrize("size_px", [32, 64])
+def test_shapes_follow_the_crop(net: RtNet, size_px: int) -> None:
+    net.requires_grad_(False)
+    encoded = net.encoder(torch.rand(2, 3, size_px, size_px))
+    assert encoded.tokens.shape == (2, NUM_AUS, TOKEN_DIM)
+    assert encoded.aus_lr.shape == (2, NUM_AUS, 2)
+    assert float(encoded.aus_lr.min()) >= 0
+    assert float(encoded.aus_lr.max()) <= 1
+    said = net.generator(encoded.features, encoded.tokens, encoded.tokens)
+    for value, channels in ((said.flow_xy, 2), (said.keep, 1), (said.fill_rgb, 3), (said.shade, 1)):
+        assert value.shape == (2, channels, size_px, size_px)
+    assert said.au_free.shape == (2, SMOKE.au_free_channels, size_px // 16, size_px // 16)
+
+
+@pytest.mark.parametrize("name", ["rt-nano", "rt-small", "rt-base"])
+def test_cost_stays_in_its_budget(name: str) -> None:
+    net, crop = build(get_config(name).network).eval(), torch.rand(1, 3, 256, 256)
+    tokens = torch.rand(1, NUM_AUS, TOKEN_DIM)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        GeneratorGraph(net)(crop, tokens, tokens, torch.ones(1, NUM_AUS), torch.zeros(1, 1))
+    gmac = counter.get_total_flops() / 2e9
+    low, high = {"rt-nano": (0.2, 1.0), "rt-small": (1.0, 2.0), "rt-base": (2.0, 4.0)}[name]
+    assert low < gmac <= high, f"{name} takes {gmac:.2f} GMAC a frame"
+
+
+def test_export_graphs_speak_the_contract(net: RtNet) -> None:
+    inputs = [torch.rand(spec.shape) for spec in GENERATOR_SPEC.inputs]
+    outputs = GeneratorGraph(net)(*inputs)
+    assert [tuple(o.shape) for o in outputs] == [spec.shape for spec in GENERATOR_SPEC.outputs]
+    assert all(o.dtype == torch.float32 for o in outputs)
+    outputs = EncoderGraph(net)(torch.rand(ENCODER_SPEC.inputs[0].shape))
+    assert [tuple(o.shape) for o in outputs] == [spec.shape for spec in ENCODER_SPEC.outputs]
+
+
+def test_parity_torch_onnx_of_both_graphs(net: RtNet, tmp_path: Path) -> None:
+    """Static shapes, opset 17, standard operators, rank at most 4; the same numbers from ONNX
+    Runtime.
+    """
+    import onnx
+    import onnxruntime
+
+    shout(net).eval()
+    for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):
+        inputs = {i.name: torch.rand(i.shape) for i in spec.inputs}
+        path = tmp_path / f"{spec.name}.onnx"
+        names = [o.name for o in spec.outputs]
+        # the exporter's dependencies warn about their own future
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                tuple(inputs.values()),
+                path,
+                input_names=list(inputs),
+                output_names=names,
+                opset_version=17,
+                dynamo=True,
+                verbose=False,
+            )
+        model = onnx.shape_inference.infer_shapes(onnx.load(path))
+        assert {node.domain for node in model.graph.node} == {""}
+        ranks = [len(v.type.tensor_type.shape.dim) for v in model.graph.value_info]
+        assert max(ranks) <= 4
+        assert not [
+            d for v in model.graph.value_info for d in v.type.tensor_type.shape.dim if d.dim_param
+        ]
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        got = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        with torch.no_grad():
+            want = graph(*inputs.values())
+        for name, a, b in zip(names, got, want, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), atol=2e-4, err_msg=name)
+
+
+def test_mix_tokens_absolute_relative_and_zero_gain() -> None:
+    own, source, base = (torch.full((1, 2, 1), v) for v in (1.0, 5.0, 2.0))
+    gains = torch.tensor([[1.0, 0.5]])
+    absolute = mix_tokens(own, source, base, gains, torch.zeros(1, 1))
+    assert absolute.flatten().tolist() == [5.0, 3.0]  # 1 + 1*(5-1), 1 + 0.5*(5-1)
+    relative = mix_tokens(own, source, base, gains, torch.ones(1, 1))
+    assert relative.flatten().tolist() == [4.0, 2.5]  # 1 + 1*(5-2), 1 + 0.5*(5-2)
+    assert torch.equal(mix_tokens(own, source, base, gains * 0, torch.zeros(1, 1)), own)
+
+
+def test_au_head_reads_its_own_token_only(net: RtNet) -> None:
+    """The gradient of an AU's logit with respect to every other token's weights is zero."""
+    encoded = net.encoder(torch.rand(1, 3, 32, 32))
+    encoded.au_logits[0, 5].sum().backward()
+    grad = net.encoder.tokens.weight2.grad
+    assert grad is not None
+    touched = grad.abs().sum(dim=(1, 2)) > 0
+    assert touched.nonzero().flatten().tolist() == [5]
+
+
+def test_au_free_feature_does_not_train_the_stem(net: RtNet) -> None:
+    encoded = net.encoder(torch.rand(1, 3, 32, 32))
+    net.generator(encoded.features, encoded.tokens, encoded.tokens).au_free.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in net.encoder.stem.parameters())
+    assert net.generator.au_free.reduce.weight.grad is not None
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_generation_trains_the_stem_only_where_asked(trains: bool) -> None:
+    net = shout(build(replace(SMOKE, generation_trains_stem=trains)))
+    encoded = net.encoder(torch.rand(1, 3, 32, 32))
+    tokens = encoded.tokens.detach()
+    net.generator(encoded.features, tokens, tokens).flow_xy.square().sum().backward()
+    grads = [p.grad for p in net.encoder.stem.down128.parameters()]
+    assert any(g is not None and bool(g.any()) for g in grads) == trains
+
+
+def test_firm_shrink_is_zero_then_exact() -> None:
+    x = torch.tensor([-1.0, -0.15, -0.1, -0.05, 0.0, 0.1, 0.15, 0.2, 3.0])
+    want = torch.tensor([-1.0, -0.075, 0.0, 0.0, 0.0, 0.0, 0.075, 0.2, 3.0])
+    torch.testing.assert_close(firm_shrink(x, 0.1), want, atol=1e-6, rtol=0)
+    assert firm_shrink(torch.tensor([0.0999, -0.0999]), 0.1).abs().max() == 0.0
+
+
+def test_straight_through_keeps_the_gradient_alive_where_the_value_is_snapped() -> None:
+    raw = torch.tensor([0.05], requires_grad=True)
+    value = straight_through(firm_shrink(raw, 0.1), raw)
+    assert value.item() == 0.0
+    (grad,) = torch.autograd.grad(value, raw)
+    assert grad.item() == 1.0
+
+
+def test_untrained_generator_leaves_the_picture_bit_for_bit(net: RtNet) -> None:
+    """Heads start at flow 0, keep 1, shade 1: exactly, since small answers are snapped."""
+    crop = torch.rand(1, 3, 64, 64)
+    torch.nn.init.zeros_(net.generator.head_sharp.weight)
+    with torch.no_grad():
+        encoded = net.encoder(crop)
+        said = net.generator(encoded.features, encoded.tokens, encoded.tokens)
+    assert torch.equal(said.flow_xy, torch.zeros_like(said.flow_xy))
+    assert torch.equal(said.keep, torch.ones_like(said.keep))
+    assert torch.equal(said.shade, torch.ones_like(said.shade))
+
+
+def test_answers_stay_in_range_and_keep_reaches_both_ends(net: RtNet) -> None:
+    shout(net)
+    with torch.no_grad():
+        encoded = net.encoder(torch.rand(2, 3, 64, 64))
+        said = net.generator(encoded.features, encoded.tokens, encoded.tokens * 2)
+    assert float(said.keep.min()) == 0.0
+    assert float(said.keep.max()) == 1.0
+    limit = 2**SMOKE.shade_limit_log2
+    assert 1 / limit - 1e-5 <= float(said.shade.min()) < 1 < float(said.shade.max()) <= limit + 1e-5
+    assert float(said.fill_rgb.min()) >= 0
+    assert float(said.fill_rgb.max()) <= 1
+
+
+def test_flow_is_in_pixels_of_the_crop_at_hand(net: RtNet) -> None:
+    """A head that answers one unit everywhere says flow_scale_px at 256 px and half of it at
+    128.
+    """
+    torch.nn.init.constant_(net.generator.head_smooth.bias, 1.0)
+    for size_px in (256, 128):
+        with torch.no_grad():
+            encoded = net.encoder(torch.rand(1, 3, size_px, size_px))
+            said = net.generator(encoded.features, encoded.tokens, encoded.tokens)
+        want = torch.full_like(said.flow_xy, SMOKE.flow_scale_px * size_px / 256)
+        torch.testing.assert_close(said.flow_xy, want, atol=1e-5, rtol=0)
+
+
+def test_convention_fetch_reads_from_p_plus_flow() -> None:
+    picture = torch.arange(12.0).reshape(1, 1, 3, 4)
+    flow = torch.zeros(1, 2, 3, 4)
+    flow[:, 0], flow[:, 1] = 1.0, -1.0  # to the right of p, and above
+    got = fetch(picture, flow)
+    want = torch.tensor([[1.0, 2.0, 3.0, 3.0], [1.0, 2.0, 3.0, 3.0], [5.0, 6.0, 7.0, 7.0]])
+    torch.testing.assert_close(got[0, 0], want, atol=1e-5, rtol=0)
+
+
+def test_compose_follows_the_formula_pixel_by_pixel() -> None:
+    target = torch.tensor([0.2, 0.4, 0.6, 0.8])[None, None, None].expand(1, 3, 1, 4)
+    flow = torch.zeros(1, 2, 1, 4)
+    flow[0, 0, 0] = torch.tensor([1.0, 0.5, 0.0, 0.0])
+    keep = torch.tensor([1.0, 1.0, 0.25, 1.0])[None, None, None]
+    fill = torch.full((1, 3, 1, 4), 0.1)
+    shade = torch.tensor([0.5, 1.0, 1.0, 2.0])[None, None, None]
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.5])[None, None, None]
+    out = compose(target, flow, keep, fill, shade, weight)
+    # 0.5*0.4; (0.4+0.6)/2; 0.25*0.6 + 0.75*0.1; half way from 0.8 to clamp(1.6)
+    torch.testing.assert_close(
+        out[0, 0, 0], torch.tensor([0.2, 0.5, 0.225, 0.9]), atol=1e-6, rtol=0
+    )
+
+
+def test_critics_take_cuts_of_128_and_256_px() -> None:
+    critics = Critics(SMOKE).requires_grad_(False)
+    for size_px in (128, 256):
+        picture = torch.rand(2, 3, size_px, size_px)
+        assert critics.face(picture).shape[:2] == (2, 1)
+        for critic, box in ((critics.mouth, MOUTH_XYXY), (critics.eyes, EYES_XYXY)):
+            part = cut(picture, box)
+            assert part.shape[2] == round((box[3] - box[1]) * size_px)
+            assert critic(part).shape[:2] == (2, 1)
+    guess = critics.au(torch.rand(2, SMOKE.au_free_channels, 8, 8))
+    assert guess.shape == (2, NUM_AUS)
+    assert float(guess.min()) >= 0
+    assert float(guess.max()) <= 1
+
+
+def test_cut_takes_the_named_box() -> None:
+    picture = torch.zeros(1, 3, 16, 16)
+    picture[:, :, 8:12, 4:6] = 1
+    assert torch.equal(cut(picture, (0.25, 0.5, 0.375, 0.75)), torch.ones(1, 3, 4, 2))

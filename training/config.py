@@ -1,0 +1,542 @@
+"""Everything a training run is told: frozen dataclasses with checks, and the named configurations.
+
+One default per option stands here and nowhere else. :func:`to_dict` and :func:`from_dict` are exact
+inverses, so a
+run's ``config.json`` rebuilds its networks; an unknown key is a ConfigError that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from rt_swap.contract import CROP_SIZE_PX, TOKEN_DIM
+from rt_swap.errors import ConfigError
+
+
+def _check(ok: bool, option: str, expected: str, actual: object) -> None:
+    if not ok:
+        raise ConfigError(f"config: {option} must be {expected}, got {actual!r}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths and depths of E, E_r, E_f and G. Sizes in comments are those of a 256-px crop."""
+
+    stem_channels: tuple[int, int, int, int] = (32, 48, 96, 160)
+    """Channels of the stem at 128, 64, 32 and 16 px (multiples of 16 run best in ONNX Runtime)."""
+    stem_blocks: tuple[int, int, int] = (1, 2, 1)
+    """Residual blocks of the stem at 64, 32 and 16 px."""
+    token_dim: int = TOKEN_DIM
+    """D, numbers per AU token; the contract fixes it for exported models."""
+    token_features: int = 96
+    """Channels of the 32-px map that the AU attention pools."""
+    token_hidden: int = 48
+    """Hidden units of each AU's own small MLP."""
+    token_global: int = 64
+    """Numbers of the whole-face context each AU's MLP sees (what the resting face looks like)."""
+    au_free_channels: int = 96
+    """Channels of the AU-free feature at 16 px."""
+    condition_dim: int = 128
+    """Length of the vector that modulates (FiLM) the generator."""
+    map_channels: int = 32
+    """Channels of the 8x8 map that the tokens paint into the generator's 16-px stage."""
+    decoder_channels: tuple[int, int, int, int] = (128, 96, 48, 32)
+    """Channels of the generator at 16, 32, 64 and 128 px."""
+    decoder_blocks: tuple[int, int, int, int] = (1, 2, 1, 0)
+    """Modulated residual blocks of the generator at 16, 32, 64 and 128 px."""
+    flow_dead_px: float = 0.1
+    """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
+    bit.
+    """
+    flow_scale_px: float = 8.0
+    """Flow of one unit of the head's output, pixels of a 256-px crop."""
+    shade_limit_log2: float = 1.5
+    """Largest |log2 shade|."""
+    shade_dead_log2: float = 0.02
+    """|log2 shade| below this is exactly 0, a factor of exactly 1."""
+    generation_trains_stem: bool = True
+    """False is the published rule (generation losses do not reach the stem); True lets the
+    skips learn from them.
+    The AU-free encoder sees the stem detached either way."""
+
+    def __post_init__(self) -> None:
+        for name in ("stem_channels", "decoder_channels"):
+            value = getattr(self, name)
+            _check(
+                len(value) == 4 and min(value) > 0, f"network.{name}", "four positive widths", value
+            )
+        _check(
+            len(self.stem_blocks) == 3 and min(self.stem_blocks) >= 0,
+            "network.stem_blocks",
+            "three counts",
+            self.stem_blocks,
+        )
+        _check(
+            len(self.decoder_blocks) == 4 and min(self.decoder_blocks) >= 0,
+            "network.decoder_blocks",
+            "four counts",
+            self.decoder_blocks,
+        )
+        for name in (
+            "token_dim",
+            "token_features",
+            "token_hidden",
+            "token_global",
+            "au_free_channels",
+            "condition_dim",
+            "map_channels",
+        ):
+            _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
+        for name in ("flow_dead_px", "shade_dead_log2"):
+            _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
+        for name in ("flow_scale_px", "shade_limit_log2"):
+            _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weight of each term (0 switches it off) and how often the costly ones are computed.
+
+    A term with ``*_every`` n is computed on every n-th step and then weighs n times as much
+    (lazy regularisation,
+    Karras et al., CVPR 2020, section 3.1).
+    """
+
+    # --- ground truth, which the data engine makes possible
+    image: float = 4.0
+    """L1 between composed picture and truth, weighted up where something changes."""
+    image_detail: float = 4.0
+    """L1 between Laplacian pyramids of the two, so that teeth and lashes are not a blur."""
+    flow: float = 1.0
+    """Charbonnier end-point error of the flow, pixels of a 256-px crop."""
+    flow_multiscale: float = 0.5
+    """The same after 4x and 8x averaging."""
+    keep: float = 0.5
+    """Binary cross-entropy of keep."""
+    shade: float = 1.0
+    """L1 of log2 shade."""
+    fill: float = 4.0
+    """L1 of fill where keep's truth is 0."""
+    fill_detail: float = 4.0
+    """Laplacian-pyramid L1 of fill where keep's truth is 0."""
+    # --- AU tokens
+    au_bce: float = 1.0
+    """Weighted binary cross-entropy of the intensities as soft labels (sister)."""
+    au_dice: float = 0.2
+    """Weighted Dice (sister, optional)."""
+    au_l1: float = 2.0
+    """L1 of the intensities."""
+    token_invariance: float = 0.3
+    """Tokens of different people with one expression agree."""
+    # --- the published scheme
+    au_adversary: float = 1.0
+    """|D_au(f_f) - 1/2|^2 for the AU-free encoder."""
+    self_reconstruction: float = 3.0
+    """L1 of G(f_f_a, f_r_a) against the picture itself."""
+    cross_cycle: float = 2.0
+    """L1 of the second swap against the original."""
+    feature_related: float = 0.2
+    """Re-encoded swap: its tokens against the mixed ones."""
+    feature_free: float = 0.2
+    """Re-encoded swap: its AU-free feature against the target's."""
+    donor_labels: float = 0.5
+    """AU loss on the re-encoded swap with the donor's labels."""
+    swap_consistency: float = 0.02
+    """LSGAN, real = self-reconstruction, fake = swap."""
+    image_adversary: float = 0.05
+    """LSGAN of the composed picture and its mouth and eye patches against real pictures."""
+    equivariance: float = 0.5
+    """A slightly moved crop gives the moved answer and the same tokens (steadiness in time)."""
+    # --- how often
+    au_adversary_every: int = 2
+    cycle_every: int = 8
+    """cross_cycle, feature_* and donor_labels."""
+    adversarial_every: int = 3
+    """swap_consistency and image_adversary."""
+    equivariance_every: int = 8
+    lazy_quadruples: int = 3
+    """How many quadruples of a batch the cycle and equivariance terms use."""
+    adversarial_from: float = 0.35
+    """Progress (0..1) at which swap_consistency and image_adversary start."""
+    cycle_from: float = 0.1
+    """Progress at which the cycle and equivariance terms start."""
+    # --- where
+    changed_weight: float = 8.0
+    """Extra weight of a pixel per unit of |truth - target|."""
+    region_weights: tuple[float, float, float, float, float, float] = (
+        0.5,
+        1.0,
+        10.0,
+        8.0,
+        4.0,
+        5.0,
+    )
+    """Weights of background, face, mouth interior, eyeball, lips, lids in the image and keep
+    terms.
+    """
+    flow_region_weights: tuple[float, float, float, float, float, float] = (
+        0.25,
+        1.0,
+        0.5,
+        0.5,
+        3.0,
+        5.0,
+    )
+    """The same for flow and shade; what is not visible in the partner weighs nothing."""
+    presence_threshold: float = 0.2
+    """Intensity from which an AU counts as present (D_au's labels, positive rates)."""
+    real_truth_fraction: float = 0.5
+    """Part of the image adversary's real side that is rendered truth; the rest is untouched
+    real crops.
+    """
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name.endswith("_every") or f.name == "lazy_quadruples":
+                _check(value >= 1, f"losses.{f.name}", "1 or more", value)
+            elif f.name in (
+                "adversarial_from",
+                "cycle_from",
+                "presence_threshold",
+                "real_truth_fraction",
+            ):
+                _check(0 <= value <= 1, f"losses.{f.name}", "in [0, 1]", value)
+            elif f.name.endswith("region_weights"):
+                _check(
+                    len(value) == 6 and min(value) >= 0,
+                    f"losses.{f.name}",
+                    "six numbers >= 0",
+                    value,
+                )
+            else:
+                _check(value >= 0, f"losses.{f.name}", "0 or more", value)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What a quadruple is used for; fractions of quadruples, their sum is 1."""
+
+    swap: float = 0.62
+    """Other person's picture drives, gains of the quadruple, absolute."""
+    relative: float = 0.16
+    """The same, relative to the driving person's picture that shows the target's expression."""
+    self_driven: float = 0.10
+    """The same person's other picture drives."""
+    identity: float = 0.12
+    """Nothing is asked for, so nothing may change."""
+
+    def __post_init__(self) -> None:
+        parts = dataclasses.astuple(self)
+        _check(
+            min(parts) >= 0 and abs(sum(parts) - 1) < 1e-6,
+            "samples",
+            "fractions that add up to 1",
+            parts,
+        )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Geometry and colour are drawn per person of a quadruple (target and truth share them, the
+    source has its own);
+    blur, noise and JPEG per picture, and only what the encoder sees has them.
+    """
+
+    flip: float = 0.5
+    """Probability of a mirror image."""
+    rotate_deg: float = 4.0
+    scale: float = 0.05
+    shift_px: float = 5.0
+    """In pixels of a 256-px crop."""
+    brightness: float = 0.12
+    contrast: float = 0.2
+    gamma: float = 0.25
+    colour: float = 0.06
+    degrade: float = 0.3
+    """Probability of blur or noise or JPEG on what the encoder sees."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _check(
+                getattr(self, f.name) >= 0, f"augment.{f.name}", "0 or more", getattr(self, f.name)
+            )
+        for name in ("flip", "degrade"):
+            _check(
+                getattr(self, name) <= 1, f"augment.{name}", "a probability", getattr(self, name)
+            )
+        for name in ("scale", "contrast"):
+            _check(getattr(self, name) < 1, f"augment.{name}", "below 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one size."""
+
+    size_px: int
+    """Side of the training pictures; a divisor of the shards' side."""
+    quadruples: int
+    """Quadruples per step; a step trains four pictures of each."""
+    until: float
+    """Progress (0..1) at which the phase ends; the last phase ends at 1."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self.size_px >= 32 and CROP_SIZE_PX % self.size_px == 0,
+            "phases.size_px",
+            f"a divisor of {CROP_SIZE_PX}, at least 32",
+            self.size_px,
+        )
+        _check(self.quadruples >= 1, "phases.quadruples", "1 or more", self.quadruples)
+        _check(0 < self.until <= 1, "phases.until", "in (0, 1]", self.until)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimisers, schedule, averaging."""
+
+    lr: float = 1e-3
+    """AdamW's peak rate for E, E_r, E_f and G."""
+    critic_lr: float = 2e-4
+    """Adam's rate for D and D_au."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    critic_betas: tuple[float, float] = (0.5, 0.9)
+    weight_decay: float = 1e-4
+    warmup_steps: int = 200
+    final_lr_fraction: float = 0.02
+    """Where the cosine ends."""
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "critic_lr", "clip_norm"):
+            _check(getattr(self, name) > 0, f"optim.{name}", "positive", getattr(self, name))
+        _check(self.weight_decay >= 0, "optim.weight_decay", "0 or more", self.weight_decay)
+        _check(self.warmup_steps >= 0, "optim.warmup_steps", "0 or more", self.warmup_steps)
+        _check(0 <= self.ema_decay < 1, "optim.ema_decay", "in [0, 1)", self.ema_decay)
+        _check(
+            0 <= self.final_lr_fraction <= 1,
+            "optim.final_lr_fraction",
+            "in [0, 1]",
+            self.final_lr_fraction,
+        )
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How often a run says something, in steps; checkpoints in minutes."""
+
+    log_every: int = 20
+    grid_every: int = 500
+    validate_every: int = 1000
+    validation_quadruples: int = 24
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "grid_every", "validate_every", "validation_quadruples"):
+            _check(getattr(self, name) >= 1, f"log.{name}", "1 or more", getattr(self, name))
+        _check(
+            self.checkpoint_minutes > 0,
+            "log.checkpoint_minutes",
+            "positive",
+            self.checkpoint_minutes,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run."""
+
+    name: str
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    phases: tuple[Phase, ...] = (Phase(128, 6, 0.55), Phase(256, 3, 1.0))
+    steps: int = 10_000
+    """Steps of the schedule; a time budget, where given, takes its place."""
+    seed: int = 0
+    precision: str = "bf16"
+    """"bf16" (autocast) or "fp32"."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.phases), "phases", "at least one", self.phases)
+        ends = [p.until for p in self.phases]
+        _check(
+            ends == sorted(set(ends)) and ends[-1] == 1.0,
+            "phases.until",
+            "ascending and 1.0 at the end",
+            ends,
+        )
+        _check(self.steps >= 1, "steps", "1 or more", self.steps)
+        _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)
+
+    def phase_at(self, progress: float) -> Phase:
+        """The phase that training is in.
+
+        Args:
+            progress: 0 at the start, 1 at the end.
+        """
+        return next((p for p in self.phases if progress < p.until), self.phases[-1])
+
+
+_SMOKE_PHASES = (Phase(32, 2, 0.5), Phase(64, 1, 1.0))
+
+CONFIGS: Final[dict[str, TrainConfig]] = {
+    "rt-nano": TrainConfig(
+        "rt-nano",
+        network=NetworkConfig(
+            stem_channels=(16, 32, 64, 96),
+            stem_blocks=(0, 1, 1),
+            token_features=64,
+            token_hidden=32,
+            token_global=48,
+            au_free_channels=64,
+            condition_dim=96,
+            decoder_channels=(96, 64, 32, 16),
+            decoder_blocks=(1, 1, 1, 0),
+        ),
+    ),
+    "rt-small": TrainConfig("rt-small"),
+    "rt-base": TrainConfig(
+        "rt-base",
+        network=NetworkConfig(
+            stem_channels=(32, 64, 128, 192),
+            stem_blocks=(2, 2, 2),
+            token_features=128,
+            token_hidden=64,
+            token_global=96,
+            au_free_channels=128,
+            condition_dim=192,
+            map_channels=48,
+            decoder_channels=(160, 128, 64, 32),
+            decoder_blocks=(2, 2, 2, 0),
+        ),
+        steps=60_000,
+    ),
+    "smoke": TrainConfig(
+        "smoke",
+        network=NetworkConfig(
+            stem_channels=(8, 8, 16, 16),
+            stem_blocks=(0, 1, 0),
+            token_features=16,
+            token_hidden=8,
+            token_global=8,
+            au_free_channels=8,
+            condition_dim=16,
+            map_channels=4,
+            decoder_channels=(16, 16, 8, 8),
+            decoder_blocks=(0, 1, 0, 0),
+        ),
+        losses=LossConfig(
+            cycle_every=2,
+            adversarial_every=2,
+            equivariance_every=2,
+            adversarial_from=0.0,
+            cycle_from=0.0,
+            lazy_quadruples=1,
+        ),
+        optim=OptimConfig(warmup_steps=2),
+        log=LogConfig(log_every=1, grid_every=4, validate_every=4, validation_quadruples=1),
+        phases=_SMOKE_PHASES,
+        steps=8,
+        precision="fp32",
+    ),
+}
+"""Named configurations: rt-nano, rt-small, rt-base, and smoke for tests."""
+
+
+def get_config(name: str) -> TrainConfig:
+    """A named configuration.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if name not in CONFIGS:
+        raise ConfigError(f"config: no configuration {name!r}; there are {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dicts, lists, numbers and strings, ready for JSON."""
+    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Inverse of :func:`to_dict`.
+
+    Raises:
+        ConfigError: For an unknown or missing key or a value that a check refuses; the
+            message names it.
+    """
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown option {', '.join(unknown)}; known are {', '.join(sorted(names))}"
+        )
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            built[name] = from_dict(typing.cast(Any, hint), value, f"{where}.{name}")
+        elif hint == tuple[Phase, ...]:
+            built[name] = tuple(from_dict(Phase, item, f"{where}.{name}") for item in value)
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**built)
+    except TypeError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def with_overrides(config: TrainConfig, overrides: Mapping[str, str]) -> TrainConfig:
+    """A config with single options replaced.
+
+    Args:
+        config: Where to start.
+        overrides: Dotted option -> text, such as ``{"losses.image": "2", "optim.lr":
+            "5e-4"}``; the text is read as
+            the option's present type (JSON for tuples).
+
+    Raises:
+        ConfigError: If an option does not exist or its text cannot be read.
+    """
+    import json
+
+    values = to_dict(config)
+    for dotted, text in overrides.items():
+        node, parts = values, dotted.split(".")
+        for part in parts[:-1]:
+            node = node.get(part) if isinstance(node, dict) else None  # type: ignore[assignment]
+        if not isinstance(node, dict) or parts[-1] not in node:
+            raise ConfigError(f"config: no option {dotted!r} to override")
+        old = node[parts[-1]]
+        try:
+            new: Any = text if isinstance(old, str) else json.loads(text)
+        except json.JSONDecodeError as exc:
+            raise ConfigError(f"config: cannot read {text!r} for {dotted}: {exc}") from exc
+        if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+            new = float(new)
+        if type(new) is not type(old):
+            raise ConfigError(f"config: {dotted} takes a {type(old).__name__}, got {text!r}")
+        node[parts[-1]] = new
+    return from_dict(TrainConfig, values)

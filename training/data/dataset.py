@@ -1,0 +1,451 @@
+"""Reads training shards (format 1) and makes batches: mirrored, moved, recoloured, degraded;
+deterministic by a cursor.
+
+Convention:
+    A batch of Q quadruples is a batch of N = 4 Q pictures; picture i of quadruple q is row 4 q
+    + i, i as in the format:
+    0: A with a, 1: A with m, 2: B with b, 3: B with n. Partners are 0<->1 and 2<->3. Flow,
+    keep, shade and region of a
+    row describe that picture as seen *from its partner*.
+
+What a batch holds is a pure function of (shards, options, seed, cursor, size), so a resumed run
+sees the same data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
+from rt_swap.errors import ConfigError, ContractError
+from training.config import AugmentConfig
+
+FORMAT: Final = 1
+FLOW_UNITS_PER_PX: Final = 64.0
+REGION_NAMES: Final = ("background", "face", "mouth interior", "eyeball", "lips", "lids")
+PARTNER: Final = (1, 0, 3, 2)
+"""The same person's other picture, within a quadruple."""
+DONOR: Final = (2, 3, 0, 1)
+"""The other person's picture that drives this one."""
+DONOR_BASE: Final = (3, 2, 1, 0)
+"""The other person's picture that shows this one's expression (where gains are 1)."""
+
+_LAYOUT: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
+    "rgb": ("uint8", ("Q", 4, "S", "S", 3)),
+    "flow": ("int16", ("Q", 4, 2, "S", "S")),
+    "keep": ("uint8", ("Q", 4, "S", "S")),
+    "shade": ("uint8", ("Q", 4, "S", "S")),
+    "region": ("uint8", ("Q", 4, "S", "S")),
+    "aus_lr": ("float32", ("Q", 4, NUM_AUS, 2)),
+    "gains": ("float32", ("Q", NUM_AUS)),
+    "people": ("int32", ("Q", 2)),
+    "real": ("uint8", ("R", "S", "S", 3)),
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One opened shard; arrays are memory-mapped and read-only, shapes as in the format.
+
+    Attributes:
+        path: Its directory.
+        meta: shard.json.
+        arrays: By file stem.
+    """
+
+    path: Path
+    meta: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    @property
+    def quadruples(self) -> int:
+        """Q."""
+        return len(self.arrays["gains"])
+
+
+def open_shard(path: Path) -> Shard:
+    """Open and check a shard.
+
+    Raises:
+        ConfigError: If files are missing or unreadable, or the format is another.
+        ContractError: If shapes, types or the order of AUs are not this version's; all
+            mismatches are listed.
+    """
+    try:
+        meta = json.loads((path / "shard.json").read_text())
+        arrays = {
+            stem: np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
+            for stem in _LAYOUT
+        }
+    except (OSError, ValueError) as exc:
+        raise ConfigError(
+            f"open_shard: {path} cannot be read as a training shard: {exc}; "
+            "make it again with the data engine"
+        ) from exc
+    if meta.get("format") != FORMAT:
+        raise ConfigError(
+            f"open_shard: {path} has format {meta.get('format')!r}, this reader takes {FORMAT}; "
+            "make it again"
+        )
+    if tuple(meta.get("aus", ())) != AU_NAMES:
+        raise ContractError(
+            f"open_shard: the AUs of {path} are not rt_swap.aus' in its order; "
+            "make the shard again",
+            expected=", ".join(AU_NAMES),
+            actual=", ".join(map(str, meta.get("aus", ()))),
+        )
+    size_of = {"Q": meta.get("quadruples"), "S": meta.get("size_px")}
+    faults = []
+    for stem, (dtype, dims) in _LAYOUT.items():
+        want = tuple(size_of.get(d, "R") if isinstance(d, str) else d for d in dims)
+        have = arrays[stem]
+        fits = len(have.shape) == len(want) and all(
+            w == "R" or w == h for w, h in zip(want, have.shape, strict=True)
+        )
+        if not fits or have.dtype != np.dtype(dtype):
+            faults.append(f"{stem}: expected {dtype} {want}, got {have.dtype} {have.shape}")
+    if faults:
+        raise ContractError(f"open_shard: {path}: {'; '.join(faults)}; make the shard again")
+    return Shard(path, meta, arrays)
+
+
+def find_shards(paths: Sequence[Path]) -> list[Path]:
+    """Directories that are shards: each path itself, or its children named ``shard_*``, sorted.
+
+    Raises:
+        ConfigError: If a path holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if (path / "shard.json").is_file():
+            found.append(path)
+            continue
+        children = sorted(p.parent for p in path.glob("shard_*/shard.json"))
+        if not children:
+            raise ConfigError(
+                f"find_shards: {path} is no shard and holds no shard_*/shard.json; check the path"
+            )
+        found.extend(children)
+    return found
+
+
+class ShardSet:
+    """Several shards as one list of quadruples.
+
+    Args:
+        paths: Shards, or folders of shards.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.shards = [open_shard(path) for path in find_shards(paths)]
+        sizes = {shard.meta["size_px"] for shard in self.shards}
+        if len(sizes) != 1:
+            raise ConfigError(
+                f"ShardSet: shards have different sizes {sorted(sizes)}; use one size at a time"
+            )
+        self.size_px: int = sizes.pop()
+        self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
+        if not len(self):
+            raise ConfigError(f"ShardSet: no quadruples in {', '.join(map(str, paths))}")
+        self._real_starts = np.cumsum([0, *(len(shard.arrays["real"]) for shard in self.shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def real_count(self) -> int:
+        """Untouched real crops in all shards."""
+        return int(self._real_starts[-1])
+
+    def quadruple(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of one quadruple, by file stem, without the leading Q; views of the files."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard, row = self.shards[number], index - int(self._starts[number])
+        return {stem: array[row] for stem, array in shard.arrays.items() if stem != "real"}
+
+    def real(self, index: int) -> npt.NDArray[np.uint8]:
+        """(S, S, 3) uint8 RGB, a real crop."""
+        number = int(np.searchsorted(self._real_starts, index, side="right")) - 1
+        picture: npt.NDArray[np.uint8] = self.shards[number].arrays["real"][
+            index - int(self._real_starts[number])
+        ]
+        return picture
+
+    def positive_rates(self, threshold: float) -> npt.NDArray[np.float64]:
+        """(K,) how often each AU's larger side reaches the threshold, at least 0.02."""
+        aus = np.concatenate(
+            [np.asarray(s.arrays["aus_lr"]).max(-1).reshape(-1, NUM_AUS) for s in self.shards]
+        )
+        return np.maximum((aus >= threshold).mean(0), 0.02)
+
+    def people(self) -> set[tuple[str, str]]:
+        """(dataset, file) of everybody named in the shards."""
+        return {(p["dataset"], p["file"]) for shard in self.shards for p in shard.meta["people"]}
+
+
+def mirror_aus(aus: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Intensities or gains of the mirrored face.
+
+    Args:
+        aus: (..., K, 2) [left, right], or (..., K) gains.
+
+    Returns:
+        The same shape: sides exchanged, and looking left exchanged with looking right.
+    """
+    order = np.arange(NUM_AUS)
+    left, right = AuId.AU61.index, AuId.AU62.index
+    order[[left, right]] = right, left
+    if aus.shape[-1] == 2 and aus.ndim >= 2 and aus.shape[-2] == NUM_AUS:
+        return np.ascontiguousarray(aus[..., order, ::-1])
+    return np.ascontiguousarray(aus[..., order])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N = 4 Q pictures, see the module's convention.
+
+    Attributes:
+        rgb: (N, 3, S, S) float32 in [0, 1].
+        seen_rgb: The same, degraded for some: what the encoder looks at.
+        flow_xy: (N, 2, S, S) float32 pixels of this size.
+        keep: (N, 1, S, S) float32 in [0, 1].
+        shade_log2: (N, 1, S, S) float32.
+        region: (N, 1, S, S) uint8.
+        aus_lr: (N, K, 2) float32.
+        gains: (Q, K) float32.
+        real_rgb: (R, 3, S, S) float32 untouched real crops.
+    """
+
+    rgb: Tensor
+    seen_rgb: Tensor
+    flow_xy: Tensor
+    keep: Tensor
+    shade_log2: Tensor
+    region: Tensor
+    aus_lr: Tensor
+    gains: Tensor
+    real_rgb: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; pictures that enter networks in channels-last order."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        for name in ("rgb", "seen_rgb", "real_rgb"):
+            moved[name] = moved[name].contiguous(memory_format=torch.channels_last)
+        return Batch(**moved)
+
+
+class BatchMaker:
+    """Makes batches from shards.
+
+    Args:
+        shards: Where from.
+        augment: How much to vary, or None for none (validation).
+        seed: Of order and variation.
+    """
+
+    def __init__(self, shards: ShardSet, augment: AugmentConfig | None, seed: int) -> None:
+        self.shards, self.augment, self.seed = shards, augment, seed
+
+    def index_at(self, cursor: int) -> int:
+        """Which quadruple comes at a position of the endless, per-epoch shuffled order."""
+        epoch, position = divmod(cursor, len(self.shards))
+        if self.augment is None:
+            return position
+        return int(self._order(epoch)[position])
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        cached = getattr(self, "_cached_order", None)
+        if cached is None or cached[0] != epoch:
+            cached = (
+                epoch,
+                np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.shards)),
+            )
+            self._cached_order = cached
+        order: npt.NDArray[np.int64] = cached[1]
+        return order
+
+    def batch(self, cursor: int, quadruples: int, size_px: int) -> Batch:
+        """The batch that starts at a cursor.
+
+        Args:
+            cursor: Quadruples used before it.
+            quadruples: Q.
+            size_px: Side of the pictures; the shards' side must be a multiple.
+
+        Raises:
+            ConfigError: If the size does not divide the shards'.
+        """
+        if self.shards.size_px % size_px:
+            raise ConfigError(
+                f"batch: {size_px} px does not divide the shards' {self.shards.size_px} px"
+            )
+        rng = np.random.default_rng((self.seed, 2, cursor))
+        rows = [
+            self._quadruple(self.shards.quadruple(self.index_at(cursor + q)), size_px, rng)
+            for q in range(quadruples)
+        ]
+        stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+        return Batch(
+            rgb=_nchw(stacked["rgb"]),
+            seen_rgb=_nchw(stacked["seen"]),
+            flow_xy=torch.from_numpy(stacked["flow"]),
+            keep=torch.from_numpy(stacked["keep"])[:, None].float() / 255.0,
+            shade_log2=torch.from_numpy(stacked["shade_log2"])[:, None],
+            region=torch.from_numpy(stacked["region"])[:, None],
+            aus_lr=torch.from_numpy(stacked["aus_lr"]),
+            gains=torch.from_numpy(stacked["gains"]),
+            real_rgb=self._real(2 * quadruples, size_px, rng),
+        )
+
+    def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
+        if not self.shards.real_count:
+            return torch.zeros(0, 3, size_px, size_px)
+        pictures = []
+        for index in rng.integers(0, self.shards.real_count, count):
+            matrix = self._matrix(size_px, bool(rng.random() < 0.5 and self.augment), rng)
+            pictures.append(_warp(np.asarray(self.shards.real(int(index))), matrix, size_px))
+        return _nchw(np.stack(pictures))
+
+    def _matrix(
+        self, size_px: int, flip: bool, rng: np.random.Generator
+    ) -> npt.NDArray[np.float64]:
+        """M_in_from_out, (2, 3): pixels of the shard's picture from pixels of the batch's
+        (corner origin).
+        """
+        full = self.shards.size_px
+        zoom = full / size_px
+        linear, shift = np.eye(2) * zoom, np.zeros(2)
+        if self.augment is not None:
+            a = self.augment
+            angle = math.radians(float(rng.uniform(-a.rotate_deg, a.rotate_deg)))
+            scale = 1.0 + float(rng.uniform(-a.scale, a.scale))
+            cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
+            linear = np.array([[cos, -sin], [sin, cos]]) * zoom
+            shift = rng.uniform(-a.shift_px, a.shift_px, 2) * (full / 256.0)
+        if flip:
+            linear = linear @ np.diag([-1.0, 1.0])
+        centre_out, centre_in = np.full(2, size_px / 2), np.full(2, full / 2)
+        offset = centre_in + shift - linear @ centre_out
+        return np.concatenate([linear, offset[:, None]], axis=1)
+
+    def _quadruple(
+        self, raw: dict[str, npt.NDArray[Any]], size_px: int, rng: np.random.Generator
+    ) -> dict[str, npt.NDArray[Any]]:
+        a = self.augment
+        flip = bool(a is not None and rng.random() < a.flip)
+        rgb = np.empty((4, size_px, size_px, 3), np.uint8)
+        seen = np.empty_like(rgb)
+        flow = np.empty((4, 2, size_px, size_px), np.float32)
+        keep, region = (np.empty((4, size_px, size_px), np.uint8) for _ in range(2))
+        shade_log2 = np.empty((4, size_px, size_px), np.float32)
+        for person in range(2):
+            matrix = self._matrix(size_px, flip, rng)
+            back = np.linalg.inv(matrix[:, :2])
+            table, gamma = (None, 1.0) if a is None else _colour_table(a, rng)
+            for i in (2 * person, 2 * person + 1):
+                picture = _warp(raw["rgb"][i], matrix, size_px)
+                rgb[i] = picture if table is None else cv2.LUT(picture, table)
+                seen[i] = rgb[i]
+                if a is not None and rng.random() < a.degrade:
+                    seen[i] = _degrade(rgb[i], rng)
+                fx, fy = (
+                    _warp(raw["flow"][i, axis], matrix, size_px, border=0).astype(np.float32)
+                    for axis in range(2)
+                )
+                flow[i, 0] = (back[0, 0] * fx + back[0, 1] * fy) / FLOW_UNITS_PER_PX
+                flow[i, 1] = (back[1, 0] * fx + back[1, 1] * fy) / FLOW_UNITS_PER_PX
+                keep[i] = _warp(raw["keep"][i], matrix, size_px, border=255)
+                region[i] = _warp(raw["region"][i], matrix, size_px, border=0, nearest=True)
+                shade = _warp(raw["shade"][i], matrix, size_px, border=128).astype(np.float32)
+                shade_log2[i] = (shade - 128.0) * (gamma / 64.0)
+        aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
+        if flip:
+            aus_lr, gains = mirror_aus(aus_lr), mirror_aus(gains)
+        return {
+            "rgb": rgb,
+            "seen": seen,
+            "flow": flow,
+            "keep": keep,
+            "region": region,
+            "shade_log2": shade_log2,
+            "aus_lr": aus_lr,
+            "gains": gains[None],
+        }
+
+
+def _warp(
+    array: npt.NDArray[Any],
+    M_in_from_out: npt.NDArray[np.float64],
+    size_px: int,
+    border: int | None = None,
+    nearest: bool = False,
+) -> npt.NDArray[Any]:
+    """Resample (H, W[, 3]) to (size, size[, 3]); bilinear at half size averages 2x2 pixels.
+    border None replicates.
+    """
+    shifted = M_in_from_out.copy()  # OpenCV counts from pixel centres
+    shifted[:, 2] += M_in_from_out[:, :2] @ np.array([0.5, 0.5]) - 0.5
+    if nearest:
+        # OpenCV rounds ties inconsistently at half size; step off them
+        shifted[:, 2] += 1e-3
+    return cv2.warpAffine(
+        np.ascontiguousarray(array),
+        shifted,
+        (size_px, size_px),
+        flags=(cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT,
+        borderValue=0 if border is None else border,
+    )
+
+
+def _colour_table(
+    a: AugmentConfig, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """A (1, 256, 3) uint8 look-up table of a person's light and camera, and its gamma (for
+    shade's logarithm).
+    """
+    gamma = float(np.exp2(rng.uniform(-a.gamma, a.gamma)))
+    contrast = 1.0 + float(rng.uniform(-a.contrast, a.contrast))
+    brightness = float(rng.uniform(-a.brightness, a.brightness))
+    tint = 1.0 + rng.uniform(-a.colour, a.colour, 3)
+    x = (np.arange(256) / 255.0)[:, None] ** gamma
+    x = ((x - 0.5) * contrast + 0.5 + brightness * 0.5) * (1.0 + brightness * 0.5) * tint
+    return np.clip(np.rint(x * 255.0), 0, 255).astype(np.uint8)[None], gamma
+
+
+def _degrade(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Blur, camera noise, JPEG or low resolution, one of them. (S, S, 3) uint8 -> the same."""
+    side = picture.shape[0]
+    kind = int(rng.integers(4))
+    if kind == 0:
+        sigma = float(rng.uniform(0.4, 1.6)) * side / 256.0 + 0.2
+        return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
+    if kind == 1:
+        noise = rng.standard_normal((side, side, 1), np.float32) * np.float32(
+            rng.uniform(2.0, 10.0)
+        )
+        return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+    if kind == 2:
+        ok, coded = cv2.imencode(
+            ".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))]
+        )
+        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8) if ok else picture
+    small = max(int(side * float(rng.uniform(0.4, 0.8))), 8)
+    low = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _nchw(pictures: npt.NDArray[np.uint8]) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1], channels-last in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255.0)

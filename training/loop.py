@@ -1,0 +1,376 @@
+"""The training loop: load, forward, loss, step, average, log, snapshot."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from rt_swap.errors import ConfigError
+from training import losses
+from training.checkpoint import (
+    Progress,
+    latest_checkpoint,
+    resume_checkpoint,
+    save_checkpoint,
+    warm_start,
+)
+from training.config import OptimConfig, TrainConfig
+from training.data.dataset import Batch, BatchMaker, ShardSet
+from training.grid import save_grid
+from training.networks import Critics, build
+from training.objective import Objective, plan_samples, run_networks, validate
+
+logger = logging.getLogger(__name__)
+
+
+def schedule(step: int, progress: float, optim: OptimConfig) -> float:
+    """Factor on the learning rates: linear warm-up, then a cosine down to ``final_lr_fraction``.
+
+    Args:
+        step: Steps done.
+        progress: 0 at the start of the schedule, 1 at its end.
+        optim: Options.
+    """
+    warm = min(1.0, (step + 1) / max(optim.warmup_steps, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    return warm * (optim.final_lr_fraction + (1 - optim.final_lr_fraction) * cosine)
+
+
+def ema_decay_at(step: int, decay: float) -> float:
+    """``min(decay, (1 + t) / (10 + t))``: a short memory while everything still moves fast."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class Prefetcher:
+    """Makes the next batch on one background thread while this one trains. Same batches as
+    without it.
+    """
+
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[tuple[int, int, int], Future[Batch]] | None = None
+
+    def get(self, cursor: int, quadruples: int, size_px: int) -> Batch:
+        """The batch at a cursor; starts on the one after it."""
+        key = (cursor, quadruples, size_px)
+        if self._next is not None and self._next[0] == key:
+            batch = self._next[1].result()
+        else:
+            batch = self._maker.batch(*key)
+        following = (cursor + quadruples, quadruples, size_px)
+        self._next = (following, self._pool.submit(self._maker.batch, *following))
+        return batch
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; the former handlers come back afterwards. Main
+    thread only.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        logger.info("signal %d: finishing this step, then saving", number)
+        stop.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def prepare_torch(seed: int, threads: int) -> None:
+    """The one place where seeds, threads and numeric flags are set."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def loop(
+    *,
+    config: TrainConfig,
+    shards: list[Path],
+    val_shards: list[Path],
+    out: Path,
+    resume: bool = False,
+    init_from: Path | None = None,
+    time_budget_min: float | None = None,
+    max_steps: int | None = None,
+    device: str = "auto",
+    threads: int = 2,
+    progress_bar: bool = False,
+) -> Progress:
+    """Train.
+
+    Args:
+        config: What to train and how.
+        shards: Training shards, or folders of them.
+        val_shards: The same of held-out people; empty for no validation.
+        out: Run directory: ``log.jsonl``, ``grids/``, ``checkpoints/``.
+        resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
+        init_from: Checkpoint whose fitting weights are the start.
+        time_budget_min: Minutes of training, over all resumptions; takes the place of
+            ``config.steps``.
+        max_steps: Stop after this step of the schedule without finishing it (None: never).
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads of torch.
+        progress_bar: Draw one on stderr.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        ConfigError: If options do not fit each other or the data.
+        ContractError, ModelFileError: If data or a checkpoint is wrong.
+    """
+    prepare_torch(config.seed, threads)
+    place = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
+
+    # data
+    data = ShardSet(shards)
+    maker = BatchMaker(data, config.augment, config.seed)
+    held_out = ShardSet(val_shards) if val_shards else None
+    if held_out is not None and data.people() & held_out.people():
+        raise ConfigError(
+            "train: some people are in both --shards and --val-shards; "
+            "make shards with the split rule"
+        )
+    rates = data.positive_rates(config.losses.presence_threshold)
+    weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
+    logger.info("%d training quadruples, %d real crops", len(data), data.real_count)
+
+    # networks, critics, optimisers
+    net = build(config.network).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    critics = Critics(config.network).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init_from is not None and not resume:
+        copied, left = warm_start(init_from, net, critics)
+        logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
+    ema = copy.deepcopy(net).requires_grad_(False).eval()
+    o = config.optim
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        "net": torch.optim.AdamW(
+            net.parameters(), o.lr, o.betas, weight_decay=o.weight_decay, fused=True
+        ),
+        "critics": torch.optim.Adam(critics.parameters(), o.critic_lr, o.critic_betas, fused=True),
+    }
+    objective = Objective(config, weights)
+    state = Progress()
+    checkpoints = out / "checkpoints"
+    newest = latest_checkpoint(checkpoints) if resume else None
+    if newest is not None:
+        state = resume_checkpoint(newest, config.network, net, ema, critics, optimisers)
+        logger.info("resumed %s at step %d", newest, state.step)
+
+    def progress_now(elapsed_s: float) -> float:
+        if time_budget_min is not None:
+            return min(elapsed_s / (60 * time_budget_min), 1.0)
+        return min(state.step / config.steps, 1.0)
+
+    def save() -> Path:
+        return save_checkpoint(checkpoints, config, net, ema, critics, optimisers, state)
+
+    val_cache: dict[int, list[Batch]] = {}
+
+    def held_out_batches(size_px: int) -> list[Batch]:
+        if size_px not in val_cache and held_out is not None:
+            plain = BatchMaker(held_out, None, 0)
+            count = min(config.log.validation_quadruples, len(held_out))
+            val_cache.clear()
+            val_cache[size_px] = [
+                plain.batch(start, min(2, count - start), size_px).to(place)
+                for start in range(0, count, 2)
+            ]
+        return val_cache.get(size_px, [])
+
+    out.mkdir(parents=True, exist_ok=True)
+    started, before = time.monotonic(), state.elapsed_s
+    last_saved, running, since = started, _Mean(), started
+    loader = Prefetcher(maker)
+    bar = _Bar(progress_bar)
+    with stop_on_signals() as stop, (out / "log.jsonl").open("a") as log:
+        try:
+            while not stop.is_set():
+                state.elapsed_s = before + time.monotonic() - started
+                progress = progress_now(state.elapsed_s)
+                if progress >= 1.0 or (max_steps is not None and state.step >= max_steps):
+                    break
+                phase = config.phase_at(progress)
+
+                # load: everything random about a step follows from its number
+                rng = np.random.default_rng((config.seed, 3, state.step))
+                batch = loader.get(state.cursor, phase.quadruples, phase.size_px).to(place)
+                adversarial = objective.adversarial_due(state.step, progress)
+                plan = plan_samples(batch.gains, config.samples, rng, with_identity=adversarial)
+
+                # networks: forward, loss, step
+                factor = schedule(state.step, progress, o)
+                for name, rate in (("net", o.lr), ("critics", o.critic_lr)):
+                    for group in optimisers[name].param_groups:
+                        group["lr"] = rate * factor
+                critics.requires_grad_(False)
+                forward = run_networks(net, batch, plan, config)
+                total, terms = objective.generator_losses(
+                    net, critics, batch, forward, state.step, progress, rng
+                )
+                optimisers["net"].zero_grad(set_to_none=True)
+                total.backward()  # type: ignore[no-untyped-call]
+                norm = nn.utils.clip_grad_norm_(net.parameters(), o.clip_norm)
+                if bool(torch.isfinite(norm)):
+                    optimisers["net"].step()
+                else:
+                    logger.warning("step %d: gradient is not finite, step skipped", state.step)
+
+                # critics, on the same results
+                critics.requires_grad_(True)
+                critic_total, critic_terms = objective.critic_losses(
+                    critics, batch, forward, state.step, progress
+                )
+                if critic_total is not None:
+                    optimisers["critics"].zero_grad(set_to_none=True)
+                    critic_total.backward()  # type: ignore[no-untyped-call]
+                    optimisers["critics"].step()
+
+                # average
+                _average(ema, net, ema_decay_at(state.step, o.ema_decay))
+                state.step += 1
+                state.cursor += phase.quadruples
+                running.add({"total": total, "grad_norm": norm, **terms, **critic_terms})
+
+                # log
+                if state.step % config.log.log_every == 0:
+                    now = time.monotonic()
+                    line = {
+                        "step": state.step,
+                        "progress": round(progress, 5),
+                        "size_px": phase.size_px,
+                        "seconds_per_step": round((now - since) / config.log.log_every, 4),
+                        "elapsed_s": round(state.elapsed_s, 1),
+                        "lr": o.lr * factor,
+                        **running.take(),
+                    }
+                    since = now
+                    _write(log, line)
+                    bar.show(line, progress)
+
+                # look and validate
+                if state.step % config.log.validate_every == 0 and held_out is not None:
+                    state.figures = validate(ema, held_out_batches(phase.size_px), config)
+                    _write(
+                        log,
+                        {"step": state.step, "validation": state.figures, "size_px": phase.size_px},
+                    )
+                    logger.info("step %d: %s", state.step, _short(state.figures))
+                if state.step % config.log.grid_every == 0 and held_out is not None:
+                    batches = held_out_batches(phase.size_px)
+                    save_grid(out / "grids" / f"step_{state.step:08d}.png", ema, batches, config)
+
+                # snapshot
+                if time.monotonic() - last_saved > 60 * config.log.checkpoint_minutes:
+                    save()
+                    last_saved = time.monotonic()
+        finally:
+            loader.close()
+            bar.close()
+        state.elapsed_s = before + time.monotonic() - started
+        if held_out is not None and not stop.is_set() and progress_now(state.elapsed_s) >= 1.0:
+            size_px = config.phases[-1].size_px
+            if state.step % config.log.validate_every:  # else it was just done
+                state.figures = validate(ema, held_out_batches(size_px), config)
+                _write(log, {"step": state.step, "validation": state.figures, "size_px": size_px})
+            save_grid(
+                out / "grids" / f"step_{state.step:08d}.png", ema, held_out_batches(size_px), config
+            )
+        logger.info("saved %s", save())
+    return state
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1.0 - decay)
+
+
+class _Mean:
+    """Running means of terms; a lazy term's mean is over the steps that had it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        for name, value in values.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class _Bar:
+    """A progress bar in per mille of the schedule, or nothing."""
+
+    def __init__(self, shown: bool) -> None:
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=1000, unit="‰", dynamic_ncols=True)
+
+    def show(self, line: dict[str, Any], progress: float) -> None:
+        if self._bar is not None:
+            self._bar.n = round(1000 * progress)
+            keys = ("step", "total", "image", "flow", "au_l1")
+            self._bar.set_postfix({k: f"{line[k]:.4g}" for k in keys if k in line})
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _write(log: IO[str], line: dict[str, Any]) -> None:
+    log.write(json.dumps(line) + "\n")
+    log.flush()
+
+
+def _short(figures: dict[str, float]) -> str:
+    keys = (
+        "image_relative",
+        "flow_relative",
+        "mouth_relative",
+        "eye_relative",
+        "au_mae",
+        "still_error",
+    )
+    return ", ".join(f"{key} {figures[key]:.4f}" for key in keys if key in figures)

@@ -1,0 +1,264 @@
+"""Every training loss as a pure function. Weights live in training.config; each formula is tested
+against literals.
+
+"Sister" is ADLD (Shao et al.), the published method's first author's public code for the same idea;
+"ours" is what the
+data engine's ground truth makes possible. See the docstrings for each source.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+# --- weights --------------------------------------------------------------------------------------
+def region_weight(region: Tensor, table: tuple[float, ...]) -> Tensor:
+    """Look up a weight per pixel.
+
+    Args:
+        region: (N, 1, H, W) uint8, the shards' region classes 0..5.
+        table: Weight of each class.
+
+    Returns:
+        (N, 1, H, W) float32.
+    """
+    weights = torch.tensor(table, dtype=torch.float32, device=region.device)
+    return weights[region.long()]
+
+
+def changed_weight(target_rgb: Tensor, truth_rgb: Tensor, extra: float) -> Tensor:
+    """``1 + extra * mean_c |truth - target|`` (ours): what should change weighs more. (N, 1, H,
+    W).
+    """
+    return 1.0 + extra * (truth_rgb - target_rgb).abs().mean(dim=1, keepdim=True)
+
+
+def weighted_mean(value: Tensor, weight: Tensor) -> Tensor:
+    """``sum w v / sum w`` with the channel mean of v; 0 where all weights are 0.
+
+    Args:
+        value: (N, C, H, W).
+        weight: (N, 1, H, W), >= 0.
+    """
+    return (value.mean(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+# --- ground truth (ours) --------------------------------------------------------------------------
+def image_l1(out_rgb: Tensor, truth_rgb: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 of two pictures: ``sum w |out - truth| / sum w``."""
+    return weighted_mean((out_rgb - truth_rgb).abs(), weight)
+
+
+def laplacian_l1(difference: Tensor, weight: Tensor, levels: int = 3) -> Tensor:
+    """Weighted L1 over the bands of a Laplacian pyramid (Burt and Adelson, IEEE Trans. Comm.
+    31(4), 1983).
+
+    The pyramid is linear, so that of a difference is the difference of pyramids. A band is ``d
+    - up(avg2(d))`` with a
+    2x2 average and nearest upsampling; the sum over bands is returned. It sees edges and
+    texture that a plain L1
+    averages away.
+
+    Args:
+        difference: (N, C, H, W), out - truth; sides divisible by 2**levels.
+        weight: (N, 1, H, W), averaged down along.
+        levels: Number of bands.
+    """
+    total = difference.new_zeros(())
+    for _ in range(levels):
+        low = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(low, scale_factor=2.0, mode="nearest")
+        total = total + weighted_mean(band.abs(), weight)
+        difference, weight = low, F.avg_pool2d(weight, 2)
+    return total
+
+
+def flow_charbonnier(flow: Tensor, truth: Tensor, weight: Tensor, eps: float = 0.1) -> Tensor:
+    """Weighted end-point error ``sqrt(|d|^2 + eps^2) - eps`` (Charbonnier penalty; Sun et al.,
+    CVPR 2010).
+
+    Args:
+        flow: (N, 2, H, W) pixels.
+        truth: (N, 2, H, W).
+        weight: (N, 1, H, W).
+        eps: Where it turns from quadratic to linear, pixels.
+    """
+    squared = (flow - truth).square().sum(dim=1, keepdim=True)
+    return weighted_mean(torch.sqrt(squared + eps * eps) - eps, weight)
+
+
+def flow_multiscale(
+    flow: Tensor, truth: Tensor, weight: Tensor, factors: tuple[int, ...] = (4, 8)
+) -> Tensor:
+    """Charbonnier error of weighted averages over 4x4 and 8x8 pixels, averaged over the factors
+    (ours).
+
+    Says which way a whole lip or brow goes while single pixels still disagree.
+    """
+    total = flow.new_zeros(())
+    for factor in factors:
+        pooled_weight = F.avg_pool2d(weight, factor)
+        pooled = F.avg_pool2d((flow - truth) * weight, factor) / pooled_weight.clamp_min(1e-3)
+        total = total + flow_charbonnier(pooled, torch.zeros_like(pooled), pooled_weight)
+    return total / len(factors)
+
+
+def keep_bce(keep_logit: Tensor, truth_keep: Tensor, weight: Tensor) -> Tensor:
+    """Weighted binary cross-entropy of keep against its soft truth, all (N, 1, H, W)."""
+    return weighted_mean(
+        F.binary_cross_entropy_with_logits(keep_logit, truth_keep, reduction="none"), weight
+    )
+
+
+def shade_l1(shade_log2: Tensor, truth_log2: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 of log2 shade, so that halving and doubling cost the same; all (N, 1, H, W)."""
+    return weighted_mean((shade_log2 - truth_log2).abs(), weight)
+
+
+def fill_l1(fill_rgb: Tensor, truth_rgb: Tensor, truth_keep: Tensor) -> Tensor:
+    """L1 of fill where it is needed: weight ``1 - keep_truth``."""
+    return weighted_mean((fill_rgb - truth_rgb).abs(), 1.0 - truth_keep)
+
+
+# --- AU detection on f_r (sister) -----------------------------------------------------------------
+def au_weights(positive_rates: Tensor) -> Tensor:
+    """``w_j = n (1/r_j) / sum_k (1/r_k)`` (METHOD.md, sister): rare AUs weigh more; the mean is 1.
+
+    Args:
+        positive_rates: (K,) in (0, 1].
+    """
+    inverse = 1.0 / positive_rates
+    return inverse * (len(positive_rates) / inverse.sum())
+
+
+def au_bce(au_logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Mean over pictures, AUs and sides of ``-w_j [p log q + (1-p) log(1-q)]``; intensities are
+    soft labels.
+
+    Args:
+        au_logits: (N, K, 2) or (N, K).
+        labels: The same shape, in [0, 1].
+        weights: (K,).
+    """
+    if au_logits.dim() == 3:
+        weights = weights[:, None]
+    return (
+        F.binary_cross_entropy_with_logits(au_logits, labels, reduction="none") * weights
+    ).mean()
+
+
+def au_dice(aus: Tensor, labels: Tensor, weights: Tensor, eps: float = 1.0) -> Tensor:
+    """Weighted Dice ``mean_j w_j [1 - (2 sum pq + eps) / (sum p^2 + sum q^2 + eps)]`` (sister;
+    Milletari et al., 3DV 2016).
+
+    Sums run over the pictures (and sides) of the batch.
+
+    Args:
+        aus: (N, K, 2) or (N, K) in [0, 1].
+        labels: The same shape.
+        weights: (K,).
+        eps: Smoothing.
+    """
+    dims = (0, 2) if aus.dim() == 3 else (0,)
+    both = (aus * labels).sum(dim=dims)
+    each = aus.square().sum(dim=dims) + labels.square().sum(dim=dims)
+    return (weights * (1.0 - (2.0 * both + eps) / (each + eps))).mean()
+
+
+def au_l1(aus: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute error of the intensities (ours)."""
+    return (aus - labels).abs().mean()
+
+
+def token_invariance(tokens_a: Tensor, tokens_b: Tensor, spread: Tensor) -> Tensor:
+    """Mean of ``|a - b| / spread`` (ours): two people with one expression have one set of tokens.
+
+    Dividing by the tokens' own spread means that shrinking all tokens gains nothing.
+
+    Args:
+        tokens_a: (N, K, D).
+        tokens_b: (N, K, D), the same expression.
+        spread: (K, D) > 0, standard deviation over the batch, without gradient.
+    """
+    return ((tokens_a - tokens_b).abs() / spread).mean()
+
+
+def token_spread(tokens: Tensor) -> Tensor:
+    """Standard deviation of each token number over a batch, at least 0.05, without gradient.
+    (K, D).
+    """
+    return tokens.detach().std(dim=0, correction=0).clamp_min(0.05)
+
+
+# --- multi-class adversary on f_f (form: sister; target u = 1/2: ours) ----------------------------
+def adversary_classifier(guess: Tensor, presence: Tensor) -> Tensor:
+    """D_au's loss ``|D_au(f_f) - p|^2``, mean over pictures and AUs; both (N, K)."""
+    return (guess - presence).square().mean()
+
+
+def adversary_encoder(guess: Tensor) -> Tensor:
+    """E_f's loss ``|D_au(f_f) - 1/2|^2``: the classifier shall know nothing (not: be wrong).
+    (N, K).
+    """
+    return (guess - 0.5).square().mean()
+
+
+# --- swaps ----------------------------------------------------------------------------------------
+def self_reconstruction(out_rgb: Tensor, picture_rgb: Tensor) -> Tensor:
+    """L1 of ``G(f_f_a, f_r_a)`` and the picture itself (sister)."""
+    return (out_rgb - picture_rgb).abs().mean()
+
+
+def cross_cycle(out_rgb: Tensor, picture_rgb: Tensor) -> Tensor:
+    """L1 of the picture swapped there and back, and itself (structure known, norm sister)."""
+    return (out_rgb - picture_rgb).abs().mean()
+
+
+def feature_related(tokens_again: Tensor, tokens_shown: Tensor, spread: Tensor) -> Tensor:
+    """``|f_r' - f_r_donor|`` over the tokens' spread: the re-encoded swap's tokens are those
+    that were asked for (ours).
+    """
+    return ((tokens_again - tokens_shown).abs() / spread).mean()
+
+
+def feature_free(au_free_again: Tensor, au_free: Tensor) -> Tensor:
+    """``|f_f' - f_f|`` over the mean magnitude: the re-encoded swap's AU-free feature is the
+    target's (ours).
+    """
+    return (au_free_again - au_free).abs().mean() / au_free.detach().abs().mean().clamp_min(1e-3)
+
+
+def lsgan_critic(real: Tensor, fake: Tensor) -> Tensor:
+    """``1/2 E[(D(real) - 1)^2] + 1/2 E[D(fake)^2]`` (Mao et al., ICCV 2017, eq. 2 with a = 0, b
+    = 1).
+
+    For swap consistency *real* is the self-reconstruction and *fake* the swap; for the image
+    adversary *real* is a real
+    picture.
+    """
+    return 0.5 * (real - 1.0).square().mean() + 0.5 * fake.square().mean()
+
+
+def lsgan_generator(fake: Tensor) -> Tensor:
+    """``1/2 E[(D(fake) - 1)^2]`` (Mao et al., ICCV 2017, eq. 2 with c = 1)."""
+    return 0.5 * (fake - 1.0).square().mean()
+
+
+def equivariance(
+    flow: Tensor, flow_moved: Tensor, keep: Tensor, keep_moved: Tensor, weight: Tensor
+) -> Tensor:
+    """Answers for a moved crop against the moved answers (ours): L1 of flow in pixels plus L1
+    of keep.
+
+    Args:
+        flow: (N, 2, H, W) answer for the moved crop.
+        flow_moved: (N, 2, H, W) the still crop's answer, moved; without gradient.
+        keep: (N, 1, H, W).
+        keep_moved: (N, 1, H, W).
+        weight: (N, 1, H, W) 1 where the moved crop shows what the still one showed.
+    """
+    return weighted_mean((flow - flow_moved).abs(), weight) + weighted_mean(
+        (keep - keep_moved).abs(), weight
+    )

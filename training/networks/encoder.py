@@ -1,0 +1,157 @@
+"""E, the shared stem, and E_r, the AU-related encoder that makes one token per action unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rt_swap.aus import NUM_AUS
+from training.config import NetworkConfig
+from training.networks.blocks import ResBlock, act, conv, up2
+
+
+@dataclass(frozen=True)
+class StemFeatures:
+    """What the stem sees, at 1/2, 1/4, 1/8 and 1/16 of the crop's side; each (N, C, H, W)."""
+
+    half: Tensor
+    quarter: Tensor
+    eighth: Tensor
+    sixteenth: Tensor
+
+    def detached(self) -> StemFeatures:
+        """The same numbers, through which no gradient flows."""
+        return StemFeatures(
+            self.half.detach(), self.quarter.detach(), self.eighth.detach(), self.sixteenth.detach()
+        )
+
+    def __getitem__(self, index: Tensor | slice) -> StemFeatures:
+        """Some of the pictures of the batch."""
+        return StemFeatures(
+            self.half[index], self.quarter[index], self.eighth[index], self.sixteenth[index]
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture, encoded.
+
+    Attributes:
+        features: The stem's.
+        tokens: (N, K, D) AU tokens.
+        au_logits: (N, K, 2) before the sigmoid, [left, right].
+        aus_lr: (N, K, 2) in [0, 1].
+    """
+
+    features: StemFeatures
+    tokens: Tensor
+    au_logits: Tensor
+    aus_lr: Tensor
+
+
+class Stem(nn.Module):
+    """E: (N, 3, S, S) RGB in [0, 1] -> StemFeatures."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        c128, c64, c32, c16 = config.stem_channels
+        b64, b32, b16 = config.stem_blocks
+        self.down128 = conv(3, c128, 3, 2)
+        self.down64 = conv(c128, c64, 3, 2)
+        self.blocks64 = nn.Sequential(*(ResBlock(c64) for _ in range(b64)))
+        self.down32 = conv(c64, c32, 3, 2)
+        self.blocks32 = nn.Sequential(*(ResBlock(c32) for _ in range(b32)))
+        self.down16 = conv(c32, c16, 3, 2)
+        self.blocks16 = nn.Sequential(*(ResBlock(c16) for _ in range(b16)))
+
+    def forward(self, picture_rgb: Tensor) -> StemFeatures:
+        """Encode; the crop's side must be a multiple of 16."""
+        half = act(self.down128(picture_rgb * 2 - 1))
+        quarter = self.blocks64(act(self.down64(half)))
+        eighth = self.blocks32(act(self.down32(quarter)))
+        sixteenth = self.blocks16(act(self.down16(eighth)))
+        return StemFeatures(half, quarter, eighth, sixteenth)
+
+
+class TokenEncoder(nn.Module):
+    """E_r: two attention maps per AU (left, right) pool a 1/8-size feature map; a small MLP of
+    each AU makes its token.
+
+    Lids and lips are small, so the pooled map also carries the 1/4-size features, folded into
+    channels. Each map gives
+    besides features the centre of its attention, so an MLP can read how far a lip corner or a
+    lid has moved; a pooled
+    whole-face context tells it what the resting face looks like. The AU head reads a token's
+    own numbers only, which
+    is what makes token k mean AU k.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        _, c64, c32, c16 = config.stem_channels
+        width, hidden, dim = config.token_features, config.token_hidden, config.token_dim
+        self.from16 = conv(c16, width, 1)
+        self.from32 = conv(c32, width, 1)
+        self.from64 = conv(c64, width, 2, 2)  # folds 2x2 positions into channels
+        self.merge = conv(width, width)
+        self.attention = conv(width, 2 * NUM_AUS, 1)
+        self.context = nn.Linear(c16, config.token_global)
+        in_dim = 2 * (width + 2) + config.token_global
+        self.weight1 = nn.Parameter(torch.randn(NUM_AUS, in_dim, hidden) * (2.0 / in_dim) ** 0.5)
+        self.bias1 = nn.Parameter(torch.zeros(NUM_AUS, 1, hidden))
+        self.weight2 = nn.Parameter(torch.randn(NUM_AUS, hidden, dim) * (1.0 / hidden) ** 0.5)
+        self.bias2 = nn.Parameter(torch.zeros(NUM_AUS, 1, dim))
+        self.head_weight = nn.Parameter(torch.randn(NUM_AUS, dim, 2) * (1.0 / dim) ** 0.5)
+        self.head_bias = nn.Parameter(torch.full((NUM_AUS, 1, 2), -1.5))
+
+    def forward(self, features: StemFeatures) -> tuple[Tensor, Tensor]:
+        """Make the tokens.
+
+        Returns:
+            tokens (N, K, D) and au_logits (N, K, 2).
+        """
+        count = features.sixteenth.shape[0]
+        merged = up2(self.from16(features.sixteenth)) + self.from32(features.eighth)
+        merged = merged + self.from64(features.quarter)
+        merged = act(self.merge(act(merged)))
+        height, width = merged.shape[2], merged.shape[3]
+        attention = self.attention(merged).flatten(2).float().softmax(dim=2)  # (N, 2K, HW)
+        values = merged.flatten(2).transpose(1, 2)  # (N, HW, C)
+        pooled = torch.matmul(attention.to(values.dtype), values)  # (N, 2K, C)
+        centres = torch.matmul(attention, _grid_xy(height, width, attention.device))  # (N, 2K, 2)
+        pooled = torch.cat([pooled.float(), centres], dim=2).reshape(count, NUM_AUS, -1)
+        context = act(self.context(features.sixteenth.mean(dim=(2, 3)))).float()
+        context = context[:, None, :].expand(count, NUM_AUS, context.shape[1])
+        x = torch.cat([pooled, context], dim=2).transpose(0, 1)  # (K, N, in)
+        x = act(torch.matmul(x, self.weight1) + self.bias1)
+        tokens = (torch.matmul(x, self.weight2) + self.bias2).float()
+        logits = (torch.matmul(tokens, self.head_weight) + self.head_bias).float()
+        return tokens.transpose(0, 1), logits.transpose(0, 1)
+
+
+def _grid_xy(height: int, width: int, device: torch.device) -> Tensor:
+    """Pixel centres of a map as (HW, 2), order (x, y), from -2 to 2 (so that they weigh like
+    features).
+    """
+    ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (4.0 / height) - 2.0
+    xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (4.0 / width) - 2.0
+    return torch.stack(
+        [xs[None, :].expand(height, width), ys[:, None].expand(height, width)], dim=2
+    ).reshape(-1, 2)
+
+
+class Encoder(nn.Module):
+    """E and E_r."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.stem = Stem(config)
+        self.tokens = TokenEncoder(config)
+
+    def forward(self, picture_rgb: Tensor) -> Encoded:
+        """(N, 3, S, S) RGB in [0, 1] -> Encoded."""
+        features = self.stem(picture_rgb)
+        tokens, logits = self.tokens(features)
+        return Encoded(features, tokens, logits, torch.sigmoid(logits))

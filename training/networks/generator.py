@@ -1,0 +1,177 @@
+"""E_f, the AU-free encoder, and G, the generator of instructions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rt_swap.aus import NUM_AUS
+from rt_swap.contract import CROP_SIZE_PX
+from training.config import NetworkConfig
+from training.networks.blocks import FilmConv, FilmResBlock, ResBlock, act, conv, up2
+from training.networks.encoder import StemFeatures
+
+LN_2 = math.log(2.0)
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What to do with the target's crop; H = W = S, the crop's side.
+
+    The ``*_raw`` values are what the head says, for losses; the plain ones are what is carried
+    out, with small values
+    snapped to "leave it alone". Gradients pass through the snapping as if it were not there
+    (straight-through
+    estimator, Bengio et al., arXiv 1308.3432).
+
+    Attributes:
+        flow_raw: (N, 2, S, S) crop pixels, order (x, y).
+        flow_xy: The same, exactly 0 where small.
+        keep_logit: (N, 1, S, S).
+        keep: (N, 1, S, S) in [0, 1], reaching both ends.
+        fill_rgb: (N, 3, S, S) in [0, 1].
+        shade_log2_raw: (N, 1, S, S).
+        shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
+        au_free: (N, C, S/16, S/16), E_f's feature.
+    """
+
+    flow_raw: Tensor
+    flow_xy: Tensor
+    keep_logit: Tensor
+    keep: Tensor
+    fill_rgb: Tensor
+    shade_log2_raw: Tensor
+    shade: Tensor
+    au_free: Tensor
+
+
+def straight_through(value: Tensor, raw: Tensor) -> Tensor:
+    """``value`` going forward, the gradient of ``raw`` going back (only while gradients are
+    recorded).
+    """
+    if not torch.is_grad_enabled() or not raw.requires_grad or torch.jit.is_tracing():
+        return value
+    return raw + (value - raw).detach()
+
+
+def firm_shrink(x: Tensor, dead: float) -> Tensor:
+    """0 where |x| <= dead, x where |x| >= 2 dead, continuous between (firm shrinkage, Gao and
+    Bruce, 1997).
+
+    Unlike soft shrinkage it takes nothing off large values.
+    """
+    if dead == 0:
+        return x
+    return x * torch.clamp(torch.abs(x) * (1.0 / dead) - 1.0, 0.0, 1.0)
+
+
+class AuFreeEncoder(nn.Module):
+    """E_f: the stem's 1/16-size features (given detached) -> AU-free feature of the same size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.reduce = conv(config.stem_channels[3], config.au_free_channels, 1)
+        self.block = ResBlock(config.au_free_channels)
+
+    def forward(self, sixteenth: Tensor) -> Tensor:
+        """(N, C_stem, h, w) -> (N, C_free, h, w)."""
+        out: Tensor = self.block(act(self.reduce(sixteenth)))
+        return out
+
+
+class Generator(nn.Module):
+    """G (with E_f): the target's features, its own and the mixed tokens -> Instructions."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        d16, d32, d64, d128 = config.decoder_channels
+        n16, n32, n64, n128 = config.decoder_blocks
+        s128, s64, s32, _ = config.stem_channels
+        z = config.condition_dim
+        self.au_free = AuFreeEncoder(config)
+        self.condition1 = nn.Linear(2 * NUM_AUS * config.token_dim, 2 * z)
+        self.condition2 = nn.Linear(2 * z, z)
+        self.token_map = nn.Linear(z, config.map_channels * 64)
+
+        self.enter16 = FilmConv(config.au_free_channels + config.map_channels, d16, z)
+        self.blocks16 = nn.ModuleList(FilmResBlock(d16, z) for _ in range(n16))
+        self.up32, self.skip32 = conv(d16, d32, 1), conv(s32, d32, 1)
+        self.blocks32 = nn.ModuleList(FilmResBlock(d32, z) for _ in range(n32))
+        self.up64, self.skip64 = conv(d32, d64, 1), conv(s64, d64, 1)
+        self.blocks64 = nn.ModuleList(FilmResBlock(d64, z) for _ in range(n64))
+        self.up128, self.skip128 = conv(d64, d128, 1), conv(s128, d128, 1)
+        self.blocks128 = nn.ModuleList(FilmResBlock(d128, z) for _ in range(n128))
+        self.leave128 = FilmConv(d128, d128, z)
+        # smooth answers (flow, shade) at half size; sharp ones (keep, fill) as 2x2 pixels
+        # per position
+        self.head_smooth = conv(d128, 3, gain=0.0)
+        self.head_sharp = conv(d128, 16, gain=0.1)
+
+    def forward(
+        self, features: StemFeatures, own_tokens: Tensor, mixed_tokens: Tensor
+    ) -> Instructions:
+        """Say how to turn the target's own expression into the mixed one.
+
+        Args:
+            features: The stem's, of the target's crop.
+            own_tokens: (N, K, D) the target's.
+            mixed_tokens: (N, K, D) those to be shown.
+        """
+        cfg = self.config
+        if not cfg.generation_trains_stem:
+            features = features.detached()
+        au_free = self.au_free(features.sixteenth.detach())
+        pair = torch.cat([own_tokens, mixed_tokens - own_tokens], dim=2).flatten(1)
+        z = act(self.condition2(act(self.condition1(pair))))
+        painted = self.token_map(z).reshape(-1, cfg.map_channels, 8, 8)
+        height, width = au_free.shape[2], au_free.shape[3]
+        if (height, width) != (8, 8):
+            painted = F.interpolate(
+                painted, size=(height, width), mode="bilinear", align_corners=False
+            )
+
+        x = self.enter16(torch.cat([au_free, painted.to(au_free.dtype)], dim=1), z)
+        for block in self.blocks16:
+            x = block(x, z)
+        x = act(up2(self.up32(x)) + self.skip32(features.eighth))
+        for block in self.blocks32:
+            x = block(x, z)
+        x = act(up2(self.up64(x)) + self.skip64(features.quarter))
+        for block in self.blocks64:
+            x = block(x, z)
+        x = act(up2(self.up128(x)) + self.skip128(features.half))
+        for block in self.blocks128:
+            x = block(x, z)
+        x = self.leave128(x, z)
+
+        smooth = F.interpolate(
+            self.head_smooth(x).float().contiguous(),
+            scale_factor=2.0,
+            mode="bilinear",
+            align_corners=False,
+        )
+        sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
+        unit_px = smooth.shape[3] / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
+        flow_raw = smooth[:, :2] * (cfg.flow_scale_px * unit_px)
+        flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px * unit_px), flow_raw)
+        limit = cfg.shade_limit_log2
+        shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit
+        shade_log2 = straight_through(firm_shrink(shade_raw, cfg.shade_dead_log2), shade_raw)
+        keep_logit = sharp[:, :1] + 4.0  # keep everything at first
+        keep_soft = torch.sigmoid(keep_logit)
+        keep = straight_through(torch.clamp(keep_soft * 1.1 - 0.05, 0.0, 1.0), keep_soft)
+        return Instructions(
+            flow_raw=flow_raw,
+            flow_xy=flow_xy,
+            keep_logit=keep_logit,
+            keep=keep,
+            fill_rgb=torch.sigmoid(sharp[:, 1:4]),
+            shade_log2_raw=shade_raw,
+            shade=torch.exp(shade_log2 * LN_2),
+            au_free=au_free,
+        )

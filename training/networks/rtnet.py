@@ -1,0 +1,49 @@
+"""RtNet: encoder and generator together, and the mixing of tokens between them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from training.config import NetworkConfig
+from training.networks.encoder import Encoder
+from training.networks.generator import Generator
+
+
+def mix_tokens(
+    own: Tensor, source: Tensor, base: Tensor, gains: Tensor, relative: Tensor
+) -> Tensor:
+    """``own + gains * (source - base')`` per AU, as rt_swap.contract defines it.
+
+    Args:
+        own: (N, K, D) the target's tokens.
+        source: (N, K, D).
+        base: (N, K, D) tokens of the source's resting face; read where relative is 1.
+        gains: (N, K).
+        relative: (N, 1); base' = relative * base + (1 - relative) * own.
+
+    Returns:
+        (N, K, D).
+    """
+    relative = relative[:, :, None]
+    reference = relative * base + (1 - relative) * own
+    return own + gains[:, :, None] * (source - reference)
+
+
+class RtNet(nn.Module):
+    """What is shipped.
+
+    Attributes:
+        encoder: E and E_r.
+        generator: E_f and G.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.generator = Generator(config)
+
+
+def build(config: NetworkConfig) -> RtNet:
+    """A freshly initialised RtNet; seed torch first for a reproducible one."""
+    return RtNet(config)
