@@ -210,7 +210,8 @@ def _film(portrait_bgr: U8, path: Path, seconds: float, *, quiet: bool) -> None:
     rate = Fraction(_RATE)
     count = max(round(seconds * rate), 1)
     camera = HandheldCamera(portrait_bgr, _SIZE_WH, rate, count)
-    like = VideoInfo(path, *_SIZE_WH, rate, camera.time_base, float(count / rate), count, False)
+    nowhere = Path("portrait")  # these frames come from no file
+    like = VideoInfo(nowhere, *_SIZE_WH, rate, camera.time_base, float(count / rate), count, False)
     with (
         progress_bar("camera", quiet=quiet) as progress,
         VideoWriter(path, like, crf=_CRF, overwrite=True) as writer,

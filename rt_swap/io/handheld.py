@@ -1,4 +1,4 @@
-"""A still picture filmed by a simulated hand-held camera: moving pictures where there is no clip."""
+"""A still picture filmed by a simulated hand-held camera: movement where there is no clip."""
 
 from __future__ import annotations
 
