@@ -1,0 +1,7 @@
+"""From checkpoints to what the runtime loads: ONNX export, parity reports, presets.
+
+python -m engines.export        checkpoint -> model bundle
+python -m engines.make_presets  pictures of each preset -> token files in a bundle
+python -m engines.annotate      evaluation report -> a bundle's manifest
+python -m engines.verify        do checkpoint, ONNX files and backends agree?
+"""
