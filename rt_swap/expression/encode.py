@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from rt_swap import geometry
-from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC
+from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC, STABLE_LANDMARKS
 from rt_swap.errors import ConfigError, ContractError, NoFaceError, SourceError
 from rt_swap.frames import F32, F64, U8, Expression, FaceCrop, Frame, TrackedFace, TrackState
 
@@ -62,7 +62,8 @@ def encode_picture(
         picture_bgr: (H, W, 3) uint8, BGR.
         encoder: Session of the expression encoder.
         tracker: Finds faces in a picture that no other came before.
-        face: "largest", or the number of the face, 0 being the largest.
+        face: "largest", or the face's number counted from the left of the picture, 0 being the
+            leftmost; the same as when a video's face is chosen.
         name: What the picture is called, for messages.
         model_sha256: Hash of the encoder.
 
@@ -91,16 +92,17 @@ def encode_picture(
         raise NoFaceError(
             f"{name}: face {wanted} was asked for, but only {len(faces)} "
             f"{'face was' if len(faces) == 1 else 'faces were'} found; "
-            f"choose 0 (the largest) to {len(faces) - 1}"
+            f"choose 0 (the leftmost) to {len(faces) - 1}, or the largest"
         )
     if wanted is None and len(faces) > 1:
         _log.warning(
-            "%s: %d faces were found; using the largest (choose another with --face 1 to %d)",
+            "%s: %d faces were found; using the largest (choose one with --face 0 to %d, counted "
+            "from the left)",
             name,
             len(faces),
             len(faces) - 1,
         )
-    chosen = faces[0 if wanted is None else wanted]
+    chosen = faces[0] if wanted is None else sorted(faces, key=_centre_x)[wanted]
     M_crop_from_frame = geometry.crop_from_landmarks(chosen.landmarks_xy)
     tokens, aus_lr = _encode_crop(picture_bgr, M_crop_from_frame, encoder)
     return Expression(
@@ -280,7 +282,7 @@ def check_face_choice(face: str | int) -> int | None:
         number = -1
     if number < 0 or isinstance(face, bool):
         raise ConfigError(
-            f'face must be "largest" or a number from 0 (0 is the largest), got {face!r}'
+            f'face must be "largest" or a number from 0 (0 is the leftmost), got {face!r}'
         )
     return number
 
@@ -304,6 +306,10 @@ def _with_margin(picture_bgr: U8, margin_px: int) -> U8:
 def _area(face: TrackedFace) -> float:
     width, height = face.landmarks_xy.max(0) - face.landmarks_xy.min(0)
     return float(width * height)
+
+
+def _centre_x(face: TrackedFace) -> float:
+    return float(face.landmarks_xy[list(STABLE_LANDMARKS), 0].mean())
 
 
 def _filled(entries: list[F32 | None]) -> F32:
