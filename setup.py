@@ -12,8 +12,18 @@ from pathlib import Path
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 
-SOURCES = ["cpp_ext/bindings.cpp", "cpp_ext/thread_pool.cpp", "cpp_ext/warp_cpu.cpp"]
-HEADERS = ["cpp_ext/thread_pool.h", "cpp_ext/warp.h", "cpp_ext/warp_cpu.h"]
+SOURCES = [
+    "cpp_ext/bindings.cpp",
+    "cpp_ext/thread_pool.cpp",
+    "cpp_ext/warp_cpu.cpp",
+    "cpp_ext/warp_cpu_avx2.cpp",
+]
+HEADERS = [
+    "cpp_ext/thread_pool.h",
+    "cpp_ext/warp.h",
+    "cpp_ext/warp_cpu.h",
+    "cpp_ext/warp_rows.inc",
+]
 
 
 def compile_flags(native: bool) -> list[str]:
@@ -32,6 +42,9 @@ def compile_flags(native: bool) -> list[str]:
         # copy of a loop, ARM and the GPU would round differently, and "flow 0 gives the input bit for bit" would hang on
         # the compiler's mood. warp.h refuses -ffast-math for the same reason.
         "-ffp-contract=off",
+        # Lets comparisons become vector selects; nothing here looks at the processor's floating-point exception flags.
+        # Unlike -ffast-math it changes no result, NaN and infinity included.
+        "-fno-trapping-math",
         # only the module's init function needs to be visible
         "-fvisibility=hidden",
         "-Wall",
@@ -41,7 +54,8 @@ def compile_flags(native: bool) -> list[str]:
         "-pthread",
     ]
     if native:
-        # the define drops the run-time choice between baseline and AVX2 in warp_cpu.cpp
+        # without it the module is for any x86-64 and picks its AVX2 copy at run time (warp_cpu_avx2.cpp needs no flag);
+        # the define drops that copy
         flags += ["-march=native", "-DRT_SWAP_NATIVE"]
     return flags
 

@@ -99,7 +99,7 @@ void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame, const
   p.box_y0 = std::max(box_xyxy[1], 0);
   p.box_x1 = std::min(box_xyxy[2], p.frame.width);
   p.box_y1 = std::min(box_xyxy[3], p.frame.height);
-  set_compose_affines(&p, matrix_of(M_crop_from_frame).data(), matrix_of(M_frame_from_crop).data());
+  set_compose_affines(&p, &maps, matrix_of(M_crop_from_frame).data(), matrix_of(M_frame_from_crop).data());
 
   py::gil_scoped_release unlocked;
   compose_cpu(p, maps, threads);
@@ -118,5 +118,19 @@ PYBIND11_MODULE(_warp, m) {
         py::arg("flow_xy").noconvert(), py::arg("keep").noconvert(), py::arg("fill_rgb").noconvert(),
         py::arg("shade"), py::arg("weight").noconvert(), py::arg("box_xyxy"), py::arg("out_bgr").noconvert(),
         py::arg("threads"));
+  m.def(
+      "instruction_sets",
+      [] {
+        py::list names;
+        for (const rt_swap::RowKernels* const* k = rt_swap::available_kernels(); *k; ++k) names.append((*k)->name);
+        return names;
+      },
+      "What this processor can run, best first; the best is used.");
+  m.def(
+      "select_instruction_set",
+      [](const std::string& name) {
+        rt_swap::require(rt_swap::select_kernels(name.c_str()), "no such instruction set here");
+      },
+      py::arg("name"), "For tests and measurements: use this one from now on.");
   m.def("usable_cores", &rt_swap::usable_cores, "Cores that threads=0 uses.");
 }

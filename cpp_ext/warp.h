@@ -20,6 +20,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
+
 #ifdef __FAST_MATH__
 #error "rt_swap's warps promise bit-exact results; build them without -ffast-math"
 #endif
@@ -35,25 +39,49 @@
 
 namespace rt_swap {
 
-// ---- packs: a few floats that go through the same arithmetic -----------------------------------------------------------
-// Pack4 is one BGR pixel and a spare lane, Pack8 is everything the generator says about one crop pixel (see kFlowX).
-// GCC and Clang get vector types, which they map to SSE, AVX or NEON; nvcc and others get a plain struct with the same
-// operators, so the formulas below are written once. RT_SWAP_PLAIN_PACKS forces the struct (a test compares the two).
+// ---- packs: a few floats that go through the same arithmetic ---------------------------------
+// Pack4 is one BGR pixel and a spare lane; Pack8 is two neighbouring pixels, or everything the generator says about one
+// crop pixel (see kFlowX). GCC and Clang get vector types, which they map to SSE, AVX or NEON; nvcc and others get a
+// plain struct with the same operators, so the formulas below are written once. The few intrinsics only move or convert
+// data. RT_SWAP_PLAIN_PACKS forces the struct (a test compares the two bit for bit).
 #if defined(__GNUC__) && !defined(__CUDACC__) && !defined(RT_SWAP_PLAIN_PACKS)
 #define RT_SWAP_VECTOR_PACKS 1
+#ifdef __SSE2__
+#define RT_SWAP_SSE2 1
+#endif
+#if defined(__AVX2__) && !defined(RT_SWAP_AVX2)
+#define RT_SWAP_AVX2 1  // warp_cpu_avx2.cpp defines it itself: a target pragma does not always define __AVX2__
+#endif
 
 typedef float Pack4 __attribute__((vector_size(16)));
-// aligned: without AVX, g++ gives this type 16 bytes only, while an AVX2 clone stores it with aligned instructions
+// aligned: without AVX, g++ would give this type 16 bytes only, and other files store it with aligned AVX instructions
 typedef float Pack8 __attribute__((vector_size(32), aligned(32)));
+
+RT_HD Pack4 broadcast(float f) {
+  Pack4 pack = {f, f, f, f};
+  return pack;
+}
 
 // a where it is a number, b where it is NaN
 RT_HD Pack4 number_or(Pack4 a, Pack4 b) { return a == a ? a : b; }
 
 // Limits to [0, 255]; NaN stays NaN.
 RT_HD Pack4 clamp_255(Pack4 a) {
-  const Pack4 low = {0.0f, 0.0f, 0.0f, 0.0f}, high = {255.0f, 255.0f, 255.0f, 255.0f};
+  const Pack4 low = broadcast(0.0f), high = broadcast(255.0f);
   a = a < low ? low : a;
   return a > high ? high : a;
+}
+
+// Lanes 0 .. 3 and 4 .. 7.
+RT_HD Pack4 low_half(Pack8 a) {
+  Pack4 half;
+  std::memcpy(&half, &a, sizeof half);
+  return half;
+}
+RT_HD Pack4 high_half(Pack8 a) {
+  Pack4 half;
+  std::memcpy(&half, reinterpret_cast<const char*>(&a) + sizeof half, sizeof half);
+  return half;
 }
 
 #else
@@ -88,6 +116,8 @@ RT_HD Pack<N> operator/(Pack<N> a, float f) {
   return a;
 }
 
+RT_HD Pack4 broadcast(float f) { return {{f, f, f, f}}; }
+
 RT_HD Pack4 number_or(Pack4 a, Pack4 b) {
   for (int k = 0; k < 4; ++k) a.lane[k] = a.lane[k] == a.lane[k] ? a.lane[k] : b.lane[k];
   return a;
@@ -100,6 +130,9 @@ RT_HD Pack4 clamp_255(Pack4 a) {
   }
   return a;
 }
+
+RT_HD Pack4 low_half(Pack8 a) { return {{a[0], a[1], a[2], a[3]}}; }
+RT_HD Pack4 high_half(Pack8 a) { return {{a[4], a[5], a[6], a[7]}}; }
 #endif
 
 // a at f = 0, b at f = 1; exactly a wherever a == b
@@ -159,59 +192,105 @@ RT_HD Pack4 load_bgr(const uint8_t* pixel) {
   return bgr;
 }
 
-// The same, but reads 4 bytes where that is faster: the spare lane holds the next pixel's blue. Only where there is one.
-RT_HD Pack4 load_bgr_and_next(const uint8_t* pixel) {
-#ifdef RT_SWAP_VECTOR_PACKS
-  typedef uint8_t Bytes4 __attribute__((vector_size(4)));
-  Bytes4 bytes;
-  std::memcpy(&bytes, pixel, sizeof bytes);
-  return __builtin_convertvector(bytes, Pack4);
+// The same, the spare lane undefined. Reads 4 bytes, so another pixel must follow.
+RT_HD Pack4 load_bgr_not_last(const uint8_t* pixel) {
+#ifdef RT_SWAP_SSE2
+  int32_t four;
+  std::memcpy(&four, pixel, sizeof four);
+  const __m128i zero = _mm_setzero_si128();
+  return _mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero));
 #else
   return load_bgr(pixel);
+#endif
+}
+
+// Two pixels as (b, g, r, b', g', r', any, any).
+RT_HD Pack8 join_bgr(Pack4 left, Pack4 right) {
+  Pack8 pair = {left[0], left[1], left[2], right[0], right[1], right[2], 0.0f, 0.0f};
+  return pair;
+}
+
+// The same of two neighbours in memory. Reads 8 bytes, so a third pixel must follow.
+RT_HD Pack8 load_bgr_pair(const uint8_t* pixels) {
+#if defined(RT_SWAP_SSE2) && defined(RT_SWAP_AVX2)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(pixels));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+#elif defined(RT_SWAP_SSE2)
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(pixels));
+  const __m128i halves = _mm_unpacklo_epi8(bytes, zero);
+  const __m128 words[2] = {_mm_cvtepi32_ps(_mm_unpacklo_epi16(halves, zero)),
+                           _mm_cvtepi32_ps(_mm_unpackhi_epi16(halves, zero))};
+  Pack8 pair;
+  std::memcpy(&pair, words, sizeof pair);
+  return pair;
+#elif defined(RT_SWAP_VECTOR_PACKS)
+  typedef uint8_t Bytes8 __attribute__((vector_size(8)));
+  Bytes8 bytes;
+  std::memcpy(&bytes, pixels, sizeof bytes);
+  return __builtin_convertvector(bytes, Pack8);
+#else
+  return join_bgr(load_bgr(pixels), load_bgr(pixels + 3));
+#endif
+}
+
+// The right one of a pair, as (b, g, r, any); low_half is the left one.
+RT_HD Pack4 right_bgr(Pack8 pair) {
+#ifdef RT_SWAP_SSE2
+  const __m128 low = low_half(pair), high = high_half(pair);
+  const __m128 middle = _mm_shuffle_ps(low, high, _MM_SHUFFLE(0, 0, 3, 3));  // b' b' g' g'
+  return _mm_shuffle_ps(middle, high, _MM_SHUFFLE(1, 1, 2, 0));              // b' g' r' r'
+#else
+  Pack4 bgr = {pair[3], pair[4], pair[5], pair[6]};
+  return bgr;
 #endif
 }
 
 // Limits to [0, 255], rounds half to even and writes 3 bytes.
 RT_HD void store_bgr(uint8_t* pixel, Pack4 bgr) {
   // adding 2^23 leaves no bits for the fraction, so the addition itself rounds, to even on a tie
-  const Pack4 rounder = {8388608.0f, 8388608.0f, 8388608.0f, 8388608.0f};
-  const Pack4 rounded = clamp_255(bgr) + rounder;
-#ifdef RT_SWAP_VECTOR_PACKS
-  typedef uint32_t Words4 __attribute__((vector_size(16)));
-  typedef uint8_t Bytes4 __attribute__((vector_size(4)));
-  Words4 words;
-  std::memcpy(&words, &rounded, sizeof words);
-  const Bytes4 bytes = __builtin_convertvector(words & 0xffu, Bytes4);
+  const Pack4 rounded = clamp_255(bgr) + broadcast(8388608.0f);
+#ifdef RT_SWAP_SSE2
+  // the low byte of each float's bits is the level
+  __m128i bits = _mm_and_si128(_mm_castps_si128(rounded), _mm_set1_epi32(0xff));
+  bits = _mm_packs_epi32(bits, bits);
+  const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(bits, bits));
   std::memcpy(pixel, &bytes, 3);
 #else
   for (int k = 0; k < 3; ++k) pixel[k] = static_cast<uint8_t>(rounded[k] - 8388608.0f);
 #endif
 }
 
-// Bilinear sample, (b, g, r, unused) in grey levels, at the centre of pixel [row, col] moved by (dx, dy) pixels. The pixel
-// may lie outside; the edge is repeated there.
-RT_HD Pack4 sample_bgr(const Picture& in, int32_t col, int32_t row, float dx, float dy) {
-  const Split sx = split(dx), sy = split(dy);
-  const int32_t x = col + sx.index, y = row + sy.index;
-  Pack4 top_left, top_right, bottom_left, bottom_right;
-  // well inside: all four pixels are there, and another one to their right (see load_bgr_and_next)
-  if (x >= 0 && x < in.width - 2 && y >= 0 && y < in.height - 1) {
-    const uint8_t* top = in.data + y * in.stride_bytes + 3 * x;
-    const uint8_t* bottom = top + in.stride_bytes;
-    top_left = load_bgr_and_next(top);
-    top_right = load_bgr_and_next(top + 3);
-    bottom_left = load_bgr_and_next(bottom);
-    bottom_right = load_bgr_and_next(bottom + 3);
-  } else {
-    const uint8_t* top = in.data + clamp_index(y, in.height) * in.stride_bytes;
-    const uint8_t* bottom = in.data + clamp_index(y + 1, in.height) * in.stride_bytes;
-    const int32_t left = 3 * clamp_index(x, in.width), right = 3 * clamp_index(x + 1, in.width);
-    top_left = load_bgr(top + left);
-    top_right = load_bgr(top + right);
-    bottom_left = load_bgr(bottom + left);
-    bottom_right = load_bgr(bottom + right);
-  }
-  return lerp(lerp(top_left, top_right, sx.fraction), lerp(bottom_left, bottom_right, sx.fraction), sy.fraction);
+// Mixes two pairs of pixels, one above the other: first down, then across.
+RT_HD Pack4 bilinear_bgr(Pack8 top, Pack8 bottom, float fraction_x, float fraction_y) {
+  const Pack8 pair = lerp(top, bottom, fraction_y);
+  return lerp(low_half(pair), right_bgr(pair), fraction_x);
+}
+
+// Whether [col, row], its neighbours right and below, and the pixel right of those (see load_bgr_pair) are in the frame.
+RT_HD bool is_well_inside(const Picture& in, int32_t col, int32_t row) {
+  return col >= 0 && col < in.width - 2 && row >= 0 && row < in.height - 1;
+}
+
+// Bilinear sample between pixel [col, row], which is well inside, and its neighbours: (b, g, r, any), grey levels.
+RT_HD Pack4 sample_inside(const uint8_t* pixel, int64_t stride_bytes, float fraction_x, float fraction_y) {
+  return bilinear_bgr(load_bgr_pair(pixel), load_bgr_pair(pixel + stride_bytes), fraction_x, fraction_y);
+}
+
+// The same for any [col, row]; outside the frame its edge is repeated.
+RT_HD Pack4 sample_anywhere(const Picture& in, int32_t col, int32_t row, float fraction_x, float fraction_y) {
+  const uint8_t* top = in.data + clamp_index(row, in.height) * in.stride_bytes;
+  const uint8_t* bottom = in.data + clamp_index(row + 1, in.height) * in.stride_bytes;
+  const int64_t left = 3 * static_cast<int64_t>(clamp_index(col, in.width));
+  const int64_t right = 3 * static_cast<int64_t>(clamp_index(col + 1, in.width));
+  return bilinear_bgr(join_bgr(load_bgr(top + left), load_bgr(top + right)),
+                      join_bgr(load_bgr(bottom + left), load_bgr(bottom + right)), fraction_x, fraction_y);
+}
+
+RT_HD Pack4 sample_bgr(const Picture& in, int32_t col, int32_t row, float fraction_x, float fraction_y) {
+  if (!is_well_inside(in, col, row)) return sample_anywhere(in, col, row, fraction_x, fraction_y);
+  const uint8_t* pixel = in.data + row * in.stride_bytes + 3 * static_cast<int64_t>(col);
+  return sample_inside(pixel, in.stride_bytes, fraction_x, fraction_y);
 }
 
 // ---- crop --------------------------------------------------------------------------------------------------------------
@@ -230,24 +309,32 @@ inline int32_t crop_grid(double scale) {
   return scale < 8.0 ? static_cast<int32_t>(std::nearbyint(scale)) : 8;
 }
 
-// (b, g, r, unused) in [0, 1] of crop pixel [row, col].
-RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
-  Pack4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-  const float step = 1.0f / static_cast<float>(p.grid);
-  for (int32_t tap_y = 0; tap_y < p.grid; ++tap_y) {
-    const float y = static_cast<float>(row) + (static_cast<float>(tap_y) + 0.5f) * step;
-    for (int32_t tap_x = 0; tap_x < p.grid; ++tap_x) {
-      const float x = static_cast<float>(col) + (static_cast<float>(tap_x) + 0.5f) * step;
-      const Point offset = map_point(p.anchor_from_crop, x, y);
-      sum = sum + sample_bgr(p.frame, p.anchor_col, p.anchor_row, offset.x, offset.y);
-    }
-  }
-  // a division, so that white is exactly 1
-  return sum / static_cast<float>(255 * p.grid * p.grid);
+// Where tap `tap` of `grid` lies inside crop pixel `pixel`, in x or in y; step = 1 / grid.
+RT_HD float tap_position(int32_t pixel, int32_t tap, float step) {
+  return static_cast<float>(pixel) + (static_cast<float>(tap) + 0.5f) * step;
 }
 
-// ---- compose -----------------------------------------------------------------------------------------------------------
-// What Pack8 holds for a crop pixel. The fill is in the order and unit of the frame: BGR, grey levels.
+// Mean of the taps' sum, scaled to [0, 1]. A division, so that white is exactly 1.
+RT_HD Pack4 crop_mean(Pack4 sum, int32_t grid) { return sum / static_cast<float>(255 * grid * grid); }
+
+// (b, g, r, any) in [0, 1] of crop pixel [row, col].
+RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
+  Pack4 sum = broadcast(0.0f);
+  const float step = 1.0f / static_cast<float>(p.grid);
+  for (int32_t tap_y = 0; tap_y < p.grid; ++tap_y) {
+    for (int32_t tap_x = 0; tap_x < p.grid; ++tap_x) {
+      const Point offset =
+          map_point(p.anchor_from_crop, tap_position(col, tap_x, step), tap_position(row, tap_y, step));
+      const Split x = split(offset.x), y = split(offset.y);
+      sum = sum + sample_bgr(p.frame, p.anchor_col + x.index, p.anchor_row + y.index, x.fraction, y.fraction);
+    }
+  }
+  return crop_mean(sum, p.grid);
+}
+
+// ---- compose ---------------------------------------------------------------------------------
+// What Pack8 holds for a crop pixel, in the frame's units: the flow times A, in frame pixels; the fill in grey levels,
+// BGR.
 constexpr int kFlowX = 0, kFlowY = 1, kKeep = 2, kShade = 3, kFillB = 4, kFillG = 5, kFillR = 6, kWeight = 7;
 
 // The generator's answers as they come: separate planes, each S x S, contiguous.
@@ -258,28 +345,34 @@ struct PlanarMaps {
   const float* shade;     // 1 plane, or null for 1 everywhere
   const float* weight;    // 1 plane
   int32_t size_px;        // S
+  float a_xx, a_xy, a_yx, a_yy;  // A, the 2x2 part of M_frame_from_crop: flow in crop pixels -> frame pixels
 
+  // Crop pixel [row, col], -1 .. S each; the edge is repeated.
   RT_HD Pack8 at(int32_t col, int32_t row) const {
     const int64_t plane = static_cast<int64_t>(size_px) * size_px;
-    const int64_t k = static_cast<int64_t>(row) * size_px + col;
-    Pack8 maps;
-    maps[kFlowX] = flow_xy[k];
-    maps[kFlowY] = flow_xy[plane + k];
-    maps[kKeep] = keep[k];
-    maps[kShade] = shade ? shade[k] : 1.0f;
-    maps[kFillB] = fill_rgb[2 * plane + k] * 255.0f;
-    maps[kFillG] = fill_rgb[plane + k] * 255.0f;
-    maps[kFillR] = fill_rgb[k] * 255.0f;
-    maps[kWeight] = weight[k];
+    const int64_t k = static_cast<int64_t>(clamp_index(row, size_px)) * size_px + clamp_index(col, size_px);
+    const float flow_x = flow_xy[k], flow_y = flow_xy[plane + k];
+    Pack8 maps = {a_xx * flow_x + a_xy * flow_y,
+                  a_yx * flow_x + a_yy * flow_y,
+                  keep[k],
+                  shade ? shade[k] : 1.0f,
+                  fill_rgb[2 * plane + k] * 255.0f,
+                  fill_rgb[plane + k] * 255.0f,
+                  fill_rgb[k] * 255.0f,
+                  weight[k]};
     return maps;
   }
 };
 
-// The same, interleaved beforehand, so that one vector load brings all of a crop pixel.
+// The same, interleaved beforehand, so that one vector load brings all of a crop pixel, with a border of one pixel that
+// repeats the edge, so that nothing needs to be clamped.
 struct PackedMaps {
-  const Pack8* data;
-  int32_t size_px;
-  RT_HD Pack8 at(int32_t col, int32_t row) const { return data[static_cast<int64_t>(row) * size_px + col]; }
+  const Pack8* data;   // (S + 2) x (S + 2)
+  int32_t stride;      // S + 2
+  RT_HD const Pack8* address(int32_t col, int32_t row) const {
+    return data + (static_cast<int64_t>(row + 1) * stride + (col + 1));
+  }
+  RT_HD Pack8 at(int32_t col, int32_t row) const { return *address(col, row); }
 };
 
 struct ComposeParams {
@@ -290,48 +383,71 @@ struct ComposeParams {
   int32_t box_x0, box_y0, box_x1, box_y1;  // half-open, inside the frame: where anything may change
   int32_t anchor_col, anchor_row;          // whole frame pixel near the crop's middle
   Affine crop_from_anchor;  // whole-pixel distance from the anchor -> q, the pixel's centre in the crop
-  float a_xx, a_xy, a_yx, a_yy;  // A, the 2x2 part of M_frame_from_crop: flow in crop pixels -> frame pixels
 };
 
-// Bilinear sample of all maps at q, a point of the crop.
-template <class Maps>
-RT_HD Pack8 sample_maps(const Maps& maps, int32_t size_px, Point q) {
-  const Split sx = split(q.x - 0.5f), sy = split(q.y - 0.5f);
-  const int32_t left = clamp_index(sx.index, size_px), right = clamp_index(sx.index + 1, size_px);
-  const int32_t top = clamp_index(sy.index, size_px), bottom = clamp_index(sy.index + 1, size_px);
-  return lerp(lerp(maps.at(left, top), maps.at(right, top), sx.fraction),
-              lerp(maps.at(left, bottom), maps.at(right, bottom), sx.fraction), sy.fraction);
+// q: where the centre of frame pixel [row, col] lies in the crop.
+RT_HD Point crop_point(const ComposeParams& p, int32_t col, int32_t row) {
+  return map_point(p.crop_from_anchor, static_cast<float>(col - p.anchor_col), static_cast<float>(row - p.anchor_row));
 }
 
-// Carries the instructions out at frame pixel [row, col]:
+RT_HD bool is_in_crop(const ComposeParams& p, Point q) {
+  const float size = static_cast<float>(p.size_px);
+  return q.x >= 0.0f && q.x < size && q.y >= 0.0f && q.y < size;
+}
+
+// The crop pixel whose centre is at or above and left of q, and how far q is beyond it.
+RT_HD Split split_map(float q) { return split(q - 0.5f); }
+
+RT_HD Pack8 bilinear_maps(Pack8 top_left, Pack8 top_right, Pack8 bottom_left, Pack8 bottom_right, float fraction_x,
+                          float fraction_y) {
+  return lerp(lerp(top_left, top_right, fraction_x), lerp(bottom_left, bottom_right, fraction_x), fraction_y);
+}
+
+// Whether the instructions leave a pixel as it is: no weight, or flow 0, keep 1 and shade 1, or one of these is NaN.
+RT_HD bool is_left_alone(Pack8 m) {
+  if (m[kWeight] == 0.0f) return true;
+#ifdef RT_SWAP_SSE2
+  const __m128 now = low_half(m), still = _mm_setr_ps(0.0f, 0.0f, 1.0f, 1.0f);
+  return _mm_movemask_ps(_mm_cmpeq_ps(now, still)) == 15 || _mm_movemask_ps(_mm_cmpunord_ps(now, now)) != 0;
+#else
+  const float flow_x = m[kFlowX], flow_y = m[kFlowY], keep = m[kKeep], shade = m[kShade];
+  if (flow_x == 0.0f && flow_y == 0.0f && keep == 1.0f && shade == 1.0f) return true;
+  return !(flow_x == flow_x && flow_y == flow_y && keep == keep && shade == shade);
+#endif
+}
+
+// Carries the instructions m out at frame pixel [row, col], given what was fetched for it, and writes out[0..2]:
 //   out = (1 - w) frame(p) + w [ keep clamp(shade frame(p + A flow)) + (1 - keep) fill ]
-// Returns true and writes out[0..2] where the pixel may change; false where it stays the frame's own: outside the crop,
-// where the weight is 0, where the instructions say "leave it", and where one of them is NaN.
+RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, int32_t row, uint8_t* out) {
+  const Pack4 shaded = clamp_255(fetched * m[kShade]);
+
+  // paint where nothing can be fetched: exactly `shaded` at keep 1
+  const Pack4 fill = high_half(m);
+  const Pack4 inside = shaded + (fill - shaded) * (1.0f - m[kKeep]);
+
+  // feather into the frame: exactly the frame's pixel where nothing changed, or where the sum is no number
+  const uint8_t* pixel = frame.data + row * frame.stride_bytes + 3 * static_cast<int64_t>(col);
+  const Pack4 own = col < frame.width - 1 ? load_bgr_not_last(pixel) : load_bgr(pixel);
+  store_bgr(out, number_or(own + (inside - own) * m[kWeight], own));
+}
+
+// All of compose for one pixel: true and writes out[0..2] where it may change, false where it stays the frame's own.
 template <class Maps>
 RT_HD bool compose_pixel(const ComposeParams& p, const Maps& maps, int32_t col, int32_t row, uint8_t* out) {
   // where this pixel lies in the crop
-  const Point q = map_point(p.crop_from_anchor, static_cast<float>(col - p.anchor_col),
-                            static_cast<float>(row - p.anchor_row));
-  const float size = static_cast<float>(p.size_px);
-  if (!(q.x >= 0.0f && q.x < size && q.y >= 0.0f && q.y < size)) return false;
+  const Point q = crop_point(p, col, row);
+  if (!is_in_crop(p, q)) return false;
 
   // what to do there; most of a calm face is to be left alone
-  const Pack8 m = sample_maps(maps, p.size_px, q);
-  const float flow_x = m[kFlowX], flow_y = m[kFlowY], keep = m[kKeep], shade = m[kShade], weight = m[kWeight];
-  if (weight == 0.0f || (flow_x == 0.0f && flow_y == 0.0f && keep == 1.0f && shade == 1.0f)) return false;
+  const Split x = split_map(q.x), y = split_map(q.y);
+  const Pack8 m = bilinear_maps(maps.at(x.index, y.index), maps.at(x.index + 1, y.index), maps.at(x.index, y.index + 1),
+                                maps.at(x.index + 1, y.index + 1), x.fraction, y.fraction);
+  if (is_left_alone(m)) return false;
 
-  // fetch, in frame pixels, counted from this pixel's own centre: flow 0 reads exactly this pixel
-  const float dx = p.a_xx * flow_x + p.a_xy * flow_y, dy = p.a_yx * flow_x + p.a_yy * flow_y;
-  if (!(dx == dx && dy == dy)) return false;
-  const Pack4 fetched = clamp_255(sample_bgr(p.frame, col, row, dx, dy) * shade);
-
-  // paint where nothing can be fetched: exactly `fetched` at keep 1
-  const Pack4 fill = {m[kFillB], m[kFillG], m[kFillR], 0.0f};
-  const Pack4 inside = fetched + (fill - fetched) * (1.0f - keep);
-
-  // feather into the frame: exactly the frame's pixel where nothing changed
-  const Pack4 own = load_bgr(p.frame.data + row * p.frame.stride_bytes + 3 * static_cast<int64_t>(col));
-  store_bgr(out, number_or(own + (inside - own) * weight, own));
+  // fetch, counted from this pixel's own centre: flow 0 reads exactly this pixel
+  const Split dx = split(m[kFlowX]), dy = split(m[kFlowY]);
+  const Pack4 fetched = sample_bgr(p.frame, col + dx.index, row + dy.index, dx.fraction, dy.fraction);
+  carry_out(p.frame, m, fetched, col, row, out);
   return true;
 }
 
@@ -361,7 +477,8 @@ inline void set_crop_affine(CropParams* p, const double frame_from_crop[6]) {
   p->grid = crop_grid(std::sqrt(std::fabs(m[0] * m[4] - m[1] * m[3])));
 }
 
-inline void set_compose_affines(ComposeParams* p, const double crop_from_frame[6], const double frame_from_crop[6]) {
+inline void set_compose_affines(ComposeParams* p, PlanarMaps* maps, const double crop_from_frame[6],
+                                const double frame_from_crop[6]) {
   const Anchor anchor = crop_anchor(frame_from_crop, p->size_px);
   p->anchor_col = anchor.col;
   p->anchor_row = anchor.row;
@@ -371,10 +488,10 @@ inline void set_compose_affines(ComposeParams* p, const double crop_from_frame[6
                          static_cast<float>(m[0] * x + m[1] * y + m[2]),
                          static_cast<float>(m[3]), static_cast<float>(m[4]),
                          static_cast<float>(m[3] * x + m[4] * y + m[5])};
-  p->a_xx = static_cast<float>(frame_from_crop[0]);
-  p->a_xy = static_cast<float>(frame_from_crop[1]);
-  p->a_yx = static_cast<float>(frame_from_crop[3]);
-  p->a_yy = static_cast<float>(frame_from_crop[4]);
+  maps->a_xx = static_cast<float>(frame_from_crop[0]);
+  maps->a_xy = static_cast<float>(frame_from_crop[1]);
+  maps->a_yx = static_cast<float>(frame_from_crop[3]);
+  maps->a_yy = static_cast<float>(frame_from_crop[4]);
 }
 
 }  // namespace rt_swap
