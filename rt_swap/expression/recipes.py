@@ -33,7 +33,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
         # the eyes narrow with the cheeks, the lower lip goes down with the jaw
         "laugh": _both(AU12=1.0, AU6=0.85, AU7=0.35, AU10=0.35, AU16=0.25, AU26=0.5),
         "surprise": _both(AU1=0.9, AU2=0.9, AU5=0.75, AU26=0.6),
-        "anger": _both(AU4=0.95, AU5=0.35, AU7=0.6, AU9=0.2, AU17=0.3, AU24=0.6),
+        "anger": _both(AU4=1.0, AU5=0.3, AU7=0.65, AU9=0.35, AU17=0.35, AU24=0.75),
         "sadness": _both(AU1=0.85, AU4=0.4, AU7=0.15, AU15=0.75, AU17=0.45, AU64=0.25),
         "disgust": _both(AU4=0.4, AU6=0.25, AU7=0.4, AU9=0.95, AU10=0.6, AU15=0.3, AU17=0.25),
         "fear": _both(AU1=0.85, AU2=0.5, AU4=0.45, AU5=0.9, AU16=0.2, AU20=0.7, AU26=0.35),
