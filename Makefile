@@ -25,8 +25,8 @@ BIN := .venv/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
-EXT_SOURCES := setup.py $(wildcard cpp_ext/*.h cpp_ext/*.cpp)
-CPP_FILES := $(wildcard cpp_ext/*.h cpp_ext/*.cpp cpp_ext/*.cu cpp_ext/*.cuh)
+EXT_SOURCES := setup.py $(filter-out %.md,$(wildcard cpp_ext/*))
+CPP_FILES := $(wildcard cpp_ext/*.h cpp_ext/*.inc cpp_ext/*.cpp cpp_ext/*.cu cpp_ext/*.cuh)
 
 # make hands variables of the command line and the environment on to the recipes' shell
 TARGET ?=
