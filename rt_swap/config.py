@@ -46,11 +46,10 @@ class Settings:
     threads: int = 0
     """CPU threads per network run; 0 chooses."""
     face: str = "largest"
-    """Whose face gives the expression: "largest", or a number; in a picture 0 is the largest face,
-    in a clip the leftmost."""
-    target_face: str = "largest"
-    """Whose face is re-expressed: "largest", or a number counted from the left, 0 being the
+    """Whose face gives the expression: "largest", or a number counted from the left, 0 being the
     leftmost."""
+    target_face: str = "largest"
+    """Whose face is re-expressed: the same."""
     cache: str | None = None
     """Folder of the cache of encoded expressions; None takes the user's cache folder."""
     gains: str = ""

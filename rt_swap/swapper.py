@@ -58,6 +58,8 @@ _SEVERAL: Final = 4
 """Faces followed at once where one is to be chosen by position."""
 _MAX_COMPARE_WIDTH: Final = 7680
 _AU_SAMPLES_PER_S: Final = 2
+_TIME_SLACK_S: Final = 1e-6
+"""Rounding of times in floating point must not cost a frame."""
 _ARRAY_TIME_BASE: Final = Fraction(1, 1_000_000)
 
 
@@ -71,7 +73,7 @@ class Summary:
         output: The file written.
         model: Name of the model.
         backend: What ran it.
-        frames_in: Frames read.
+        frames_in: Frames taken from the target.
         frames_out: Frames written.
         statuses: Frames by what happened to them: "swapped", "held", "no_face".
         width: Of the output, pixels.
@@ -139,7 +141,7 @@ class Swapper:
         backend: What runs it.
         face: Whose face in a source: "largest", or a number; in a picture 0 is the largest face, in
             a clip the leftmost.
-        target_face: Whose face in the target: "largest", or a number from the left.
+        target_face: Whose face in the target: the same.
         threads: CPU threads per network run; 0 chooses.
         on_lost: What is shown while nobody is there: "passthrough", "hold" or "blur".
         cache: Where encoded sources are kept.
@@ -490,10 +492,8 @@ class Swapper:
                 report = run.go()
             if report.interrupted and report.emitted == 0:
                 raise KeyboardInterrupt
-            sink.finish(
-                last_duration=None if report.interrupted else reader.last_duration,
-                cut_audio=report.interrupted or run.trimmed,
-            )
+            early = report.interrupted or run.trimmed
+            sink.finish(last_duration=None if early else reader.last_duration, cut_audio=early)
         summary = run.summary(output, report.interrupted, audio and info.has_audio)
         if report.interrupted:
             raise ReenactInterrupted(summary)
@@ -634,6 +634,7 @@ class _Run:
         self._measure_every = max(round(float(reader.info.rate) / _AU_SAMPLES_PER_S), 1)
         self._metrics = Metrics()
         self._totals = _Totals()
+        self._taken = 0
         self.trimmed = False
 
     def options(
@@ -668,6 +669,7 @@ class _Run:
             if expressions.is_over(self._source, time_s, self._timing):
                 self.trimmed = True
                 return
+            self._taken += 1
             yield _Item(frame, time_s, decode_ms)
 
     def _track(self, item: _Item) -> _Item:
@@ -712,7 +714,10 @@ class _Run:
         """What was done."""
         totals, info = self._totals, self._reader.info
         size_wh = self._panels.size_wh if self._panels else (info.width, info.height)
-        last_s = float((self._reader.last_duration or 0) * info.time_base) or 1 / float(info.rate)
+        last_s = 0.0
+        if not (interrupted or self.trimmed):
+            last_s = float((self._reader.last_duration or 0) * info.time_base)
+        last_s = last_s or 1 / float(info.rate)
         valid = self._source.valid
         return Summary(
             target=str(info.path),
@@ -720,7 +725,7 @@ class _Run:
             output=str(output),
             model=self._swapper.bundle.name,
             backend=self._swapper.backend.name,
-            frames_in=self._reader.frames_read,
+            frames_in=self._taken,
             frames_out=self._metrics.frames,
             statuses=totals.statuses,
             width=size_wh[0],
@@ -796,7 +801,8 @@ class _Comparison:
             moment = time_s * own_s / self._target.duration_s
         if moment < self._behind_s:
             self._rewind()
-        while self._ahead is not None and self._ahead.time_s - self._start_s <= moment:
+        nearly = moment + _TIME_SLACK_S
+        while self._ahead is not None and self._ahead.time_s - self._start_s <= nearly:
             self._source_bgr = self._ahead.frame_bgr
             self._ahead = next(self._frames, None)
         self._behind_s = moment

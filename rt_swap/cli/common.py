@@ -33,8 +33,8 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--face",
         metavar="N",
-        help="whose face gives the expression: largest, or a number from 0; in a picture 0 is the"
-        " largest face, in a clip the leftmost (default: largest)",
+        help="whose face gives the expression: largest, or a number from the left, from 0"
+        " (default: largest)",
     )
     group.add_argument("--cache", metavar="DIR", help="folder of encoded sources")
     group.add_argument("--config", metavar="FILE", help="settings in TOML")

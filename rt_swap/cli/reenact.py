@@ -73,7 +73,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--gains",
         metavar="LIST",
         help="how much of each part comes from the source, 0 to 2: AUs (AU12=0.3), regions"
-        " (brows, eyes, gaze, nose, cheeks, mouth, jaw) or all, as brows=0.5,mouth=1"
+        " (brows, eyes, cheeks, nose, mouth, jaw, gaze) or all, as brows=0.5,mouth=1"
         " (default: all=1)",
     )
     how.add_argument(

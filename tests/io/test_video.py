@@ -186,10 +186,11 @@ def test_reader_picture_is_a_video_of_one_frame_whatever_its_name(
 @pytest.mark.parametrize("hw", [(16, 16), (4320, 7680)])
 def test_reader_and_writer_take_tiny_and_8k(tmp_path: Path, hw: tuple[int, int]) -> None:
     picture = quadrants_bgr(*hw)
-    write_video(tmp_path / "a.mp4", [picture] * 2, options={"preset": "ultrafast"})
+    write_video(tmp_path / "a.mp4", [picture], options={"preset": "ultrafast"})
     out = copy_video(tmp_path / "a.mp4", tmp_path / "out.mp4", options={"preset": "ultrafast"})
-    assert len(out.pictures) == 2
-    assert_alike(out.pictures[1], picture, 10.0)
+    assert len(out.pictures) == 1
+    step = max(hw[0] // 240, 1)
+    assert_alike(out.pictures[0][::step, ::step], picture[::step, ::step], 10.0)
 
 
 def test_reader_scales_a_stream_that_changes_its_size(tmp_path: Path) -> None:
