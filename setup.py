@@ -1,6 +1,7 @@
 """Builds ``rt_swap._warp`` from cpp_ext/; everything else about the package is in pyproject.toml.
 
-RT_SWAP_NATIVE=1 compiles for exactly this machine's processor: a little faster, not for machines with an older one.
+RT_SWAP_NATIVE=1 compiles for exactly this machine's processor: a little faster, not for machines
+with an older one.
 """
 
 from __future__ import annotations
@@ -38,24 +39,27 @@ def compile_flags(native: bool) -> list[str]:
     flags = [
         # vectorises the row loops; Python's own flags may say -O2
         "-O3",
-        # No fused multiply-adds. Whether the compiler fuses depends on the instruction set, so the AVX2 and the baseline
-        # copy of a loop, ARM and the GPU would round differently, and "flow 0 gives the input bit for bit" would hang on
-        # the compiler's mood. warp.h refuses -ffast-math for the same reason.
+        # No fused multiply-adds. Whether the compiler fuses depends on the instruction set, so the
+        # AVX2 and the baseline copy of a loop, ARM and the GPU would round differently, and "flow 0
+        # gives the input bit for bit" would hang on the compiler's mood. warp.h refuses -ffast-math
+        # for the same reason.
         "-ffp-contract=off",
-        # Lets comparisons become vector selects; nothing here looks at the processor's floating-point exception flags.
-        # Unlike -ffast-math it changes no result, NaN and infinity included.
+        # Lets comparisons become vector selects; nothing here looks at the processor's
+        # floating-point exception flags. Unlike -ffast-math it changes no result, NaN and infinity
+        # included.
         "-fno-trapping-math",
         # only the module's init function needs to be visible
         "-fvisibility=hidden",
         "-Wall",
         "-Wextra",
-        # the vector types of warp.h never cross a call boundary (all is inlined), so their calling convention is moot
+        # the vector types of warp.h never cross a call boundary (all is inlined), so their calling
+        # convention is moot
         "-Wno-psabi",
         "-pthread",
     ]
     if native:
-        # without it the module is for any x86-64 and picks its AVX2 copy at run time (warp_cpu_avx2.cpp needs no flag);
-        # the define drops that copy
+        # without it the module is for any x86-64 and picks its AVX2 copy at run time
+        # (warp_cpu_avx2.cpp needs no flag); the define drops that copy
         flags += ["-march=native", "-DRT_SWAP_NATIVE"]
     return flags
 

@@ -1,5 +1,5 @@
-// rt_swap._warp: the private native module behind rt_swap.ops, which checks arguments with proper messages. The checks
-// here only keep a wrong call from touching memory it must not.
+// rt_swap._warp: the private native module behind rt_swap.ops, which checks arguments with proper
+// messages. The checks here only keep a wrong call from touching memory it must not.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -28,24 +28,27 @@ void require(bool ok, const char* what) {
 void require_picture(const Bytes& picture) {
   require(picture.ndim() == 3 && picture.shape(2) == 3, "a picture must be (H, W, 3)");
   require(picture.shape(0) >= 1 && picture.shape(1) >= 1, "a picture must not be empty");
-  require(picture.shape(0) < (1 << 24) && picture.shape(1) < (1 << 24), "a picture's sides must be below 2^24");
+  require(picture.shape(0) < (1 << 24) && picture.shape(1) < (1 << 24),
+          "a picture's sides must be below 2^24");
   require(picture.strides(2) == 1 && picture.strides(1) == 3, "a picture's pixels must be packed");
 }
 
 Picture picture_of(const Bytes& array) {
-  return {array.data(), array.strides(0), static_cast<int32_t>(array.shape(1)), static_cast<int32_t>(array.shape(0))};
+  return {array.data(), array.strides(0), static_cast<int32_t>(array.shape(1)),
+          static_cast<int32_t>(array.shape(0))};
 }
 
 std::array<double, 6> matrix_of(const Doubles& array) {
-  require(array.ndim() == 2 && array.shape(0) == 2 && array.shape(1) == 3, "a matrix must be (2, 3)");
+  require(array.ndim() == 2 && array.shape(0) == 2 && array.shape(1) == 3,
+          "a matrix must be (2, 3)");
   std::array<double, 6> m;
   std::copy(array.data(), array.data() + 6, m.begin());
   return m;
 }
 
 const float* planes_of(const Floats& array, int planes, py::ssize_t size_px) {
-  require(array.ndim() == 4 && array.shape(0) == 1 && array.shape(1) == planes && array.shape(2) == size_px &&
-              array.shape(3) == size_px,
+  require(array.ndim() == 4 && array.shape(0) == 1 && array.shape(1) == planes &&
+              array.shape(2) == size_px && array.shape(3) == size_px,
           "a map must be (1, C, S, S)");
   return array.data();
 }
@@ -67,9 +70,10 @@ void crop_rgb(const Bytes& frame_bgr, const Doubles& M_frame_from_crop, Floats o
   crop_cpu(p, threads);
 }
 
-void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame, const Doubles& M_frame_from_crop,
-                 const Floats& flow_xy, const Floats& keep, const Floats& fill_rgb, const py::object& shade,
-                 const Floats& weight, const std::array<int32_t, 4>& box_xyxy, Bytes out_bgr, int threads) {
+void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame,
+                 const Doubles& M_frame_from_crop, const Floats& flow_xy, const Floats& keep,
+                 const Floats& fill_rgb, const py::object& shade, const Floats& weight,
+                 const std::array<int32_t, 4>& box_xyxy, Bytes out_bgr, int threads) {
   require_picture(frame_bgr);
   require_picture(out_bgr);
   require(out_bgr.shape(0) == frame_bgr.shape(0) && out_bgr.shape(1) == frame_bgr.shape(1),
@@ -99,7 +103,8 @@ void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame, const
   p.box_y0 = std::max(box_xyxy[1], 0);
   p.box_x1 = std::min(box_xyxy[2], p.frame.width);
   p.box_y1 = std::min(box_xyxy[3], p.frame.height);
-  set_compose_affines(&p, &maps, matrix_of(M_crop_from_frame).data(), matrix_of(M_frame_from_crop).data());
+  set_compose_affines(&p, &maps, matrix_of(M_crop_from_frame).data(),
+                      matrix_of(M_frame_from_crop).data());
 
   py::gil_scoped_release unlocked;
   compose_cpu(p, maps, threads);
@@ -111,18 +116,19 @@ void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame, const
 PYBIND11_MODULE(_warp, m) {
   m.doc() = "Native crop and compose; use rt_swap.ops, which checks its arguments.";
   // noconvert: a silent copy of an output, or a cast, would hide a mistake
-  m.def("crop_rgb", &rt_swap::crop_rgb, py::arg("frame_bgr").noconvert(), py::arg("M_frame_from_crop").noconvert(),
-        py::arg("out").noconvert(), py::arg("threads"));
+  m.def("crop_rgb", &rt_swap::crop_rgb, py::arg("frame_bgr").noconvert(),
+        py::arg("M_frame_from_crop").noconvert(), py::arg("out").noconvert(), py::arg("threads"));
   m.def("compose_bgr", &rt_swap::compose_bgr, py::arg("frame_bgr").noconvert(),
         py::arg("M_crop_from_frame").noconvert(), py::arg("M_frame_from_crop").noconvert(),
-        py::arg("flow_xy").noconvert(), py::arg("keep").noconvert(), py::arg("fill_rgb").noconvert(),
-        py::arg("shade"), py::arg("weight").noconvert(), py::arg("box_xyxy"), py::arg("out_bgr").noconvert(),
-        py::arg("threads"));
+        py::arg("flow_xy").noconvert(), py::arg("keep").noconvert(),
+        py::arg("fill_rgb").noconvert(), py::arg("shade"), py::arg("weight").noconvert(),
+        py::arg("box_xyxy"), py::arg("out_bgr").noconvert(), py::arg("threads"));
   m.def(
       "instruction_sets",
       [] {
         py::list names;
-        for (const rt_swap::RowKernels* const* k = rt_swap::available_kernels(); *k; ++k) names.append((*k)->name);
+        for (const rt_swap::RowKernels* const* k = rt_swap::available_kernels(); *k; ++k)
+          names.append((*k)->name);
         return names;
       },
       "What this processor can run, best first; the best is used.");

@@ -32,7 +32,8 @@ struct Job {
 
 // Takes chunks until there are none.
 void drain(Job* job) {
-  for (int k = job->next.fetch_add(1); k < job->count; k = job->next.fetch_add(1)) job->work(job->context, k);
+  for (int k = job->next.fetch_add(1); k < job->count; k = job->next.fetch_add(1))
+    job->work(job->context, k);
 }
 
 class Pool {
@@ -66,7 +67,8 @@ class Pool {
   void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      auto open = std::find_if(queue_.begin(), queue_.end(), [](Job* job) { return job->seats > 0; });
+      auto open =
+          std::find_if(queue_.begin(), queue_.end(), [](Job* job) { return job->seats > 0; });
       if (open == queue_.end()) {
         wake_.wait(lock);
         continue;
@@ -87,7 +89,8 @@ class Pool {
   int started_ = 0;
 };
 
-// Never destroyed: its threads wait until the process ends, also while the interpreter is being taken down.
+// Never destroyed: its threads wait until the process ends, also while the interpreter is being
+// taken down.
 Pool* g_pool = nullptr;
 
 Pool* pool() {

@@ -1,19 +1,22 @@
 // The arithmetic of one pixel of `crop` and `compose`, written once for g++, clang++ and nvcc.
 //
 // Convention (the same as rt_swap/geometry.py)
-//   Coordinates are (x, y) in pixels, origin at the top-left *corner*; the centre of pixel [row, col] is
-//   (col + 0.5, row + 0.5). This header is the only C++ file that writes 0.5. Pictures are uint8, HWC, BGR, packed
-//   pixels with any row stride. Tensors are float32, NCHW, RGB, [0, 1]. "in" is what is read, "out" what is written;
-//   affines are backward maps, in from out. What lies outside a picture repeats its edge.
+//   Coordinates are (x, y) in pixels, origin at the top-left *corner*; the centre of pixel [row,
+//   col] is (col + 0.5, row + 0.5). This header is the only C++ file that writes 0.5. Pictures are
+//   uint8, HWC, BGR, packed pixels with any row stride. Tensors are float32, NCHW, RGB, [0, 1].
+//   "in" is what is read, "out" what is written; affines are backward maps, in from out. What lies
+//   outside a picture repeats its edge.
 //
 // Exactness
-//   * Every interpolation has the form a + (b - a) * f, so that equal neighbours give back exactly themselves, and the
-//     two blends are written so that keep = 1 returns the fetched pixel and an unchanged pixel stays exactly itself.
-//     Hence flow = 0, keep = 1, shade = 1 copies the frame bit for bit; no special case is needed for it to hold.
-//   * Nothing here may be contracted to fused multiply-adds or reordered, or the CPU's code paths and the GPU would
-//     round differently: build with -ffp-contract=off, nvcc with -fmad=false, never with -ffast-math.
-//   * float32 cannot hold a position in an 8K frame to better than 1/2000 px. Positions are therefore kept as a whole
-//     "anchor" pixel plus a small float32 distance from its centre.
+//   Every interpolation has the form a + (b - a) * f, so that equal neighbours give back exactly
+//   themselves, and the two blends are written so that keep = 1 returns the fetched pixel and an
+//   unchanged pixel stays exactly itself. Hence flow = 0, keep = 1, shade = 1 copies the frame bit
+//   for bit; no special case is needed for it to hold.
+//   Nothing here may be contracted to fused multiply-adds or reordered, or the CPU's code paths and
+//   the GPU would round differently: build with -ffp-contract=off, nvcc with -fmad=false, never
+//   with -ffast-math.
+//   float32 cannot hold a position in an 8K frame to better than 1/2000 px. Positions are therefore
+//   kept as a whole "anchor" pixel plus a small float32 distance from its centre.
 #pragma once
 
 #include <cmath>
@@ -31,7 +34,8 @@
 #if defined(__CUDACC__)
 #define RT_HD __host__ __device__ __forceinline__
 #elif defined(__GNUC__)
-// always_inline: a function that is not inlined would keep the baseline instruction set inside an AVX2 clone
+// always_inline: the baseline and the AVX2 copy of a function that is not inlined would have the
+// same name, and the linker would keep either
 #define RT_HD inline __attribute__((always_inline))
 #else
 #define RT_HD inline
@@ -39,22 +43,25 @@
 
 namespace rt_swap {
 
-// ---- packs: a few floats that go through the same arithmetic ---------------------------------
-// Pack4 is one BGR pixel and a spare lane; Pack8 is two neighbouring pixels, or everything the generator says about one
-// crop pixel (see kFlowX). GCC and Clang get vector types, which they map to SSE, AVX or NEON; nvcc and others get a
-// plain struct with the same operators, so the formulas below are written once. The few intrinsics only move or convert
-// data. RT_SWAP_PLAIN_PACKS forces the struct (a test compares the two bit for bit).
+// ---- packs: a few floats that go through the same arithmetic ----------------------------------
+// Pack4 is one BGR pixel and a spare lane; Pack8 is two neighbouring pixels, or everything the
+// generator says about one crop pixel (see kFlowX). GCC and Clang get vector types, which they map
+// to SSE, AVX or NEON; nvcc and others get a plain struct with the same operators, so the formulas
+// below are written once. The few intrinsics only move or convert data. RT_SWAP_PLAIN_PACKS forces
+// the struct (a test compares the two bit for bit).
 #if defined(__GNUC__) && !defined(__CUDACC__) && !defined(RT_SWAP_PLAIN_PACKS)
 #define RT_SWAP_VECTOR_PACKS 1
 #ifdef __SSE2__
 #define RT_SWAP_SSE2 1
 #endif
 #if defined(__AVX2__) && !defined(RT_SWAP_AVX2)
-#define RT_SWAP_AVX2 1  // warp_cpu_avx2.cpp defines it itself: a target pragma does not always define __AVX2__
+#define RT_SWAP_AVX2 \
+  1  // warp_cpu_avx2.cpp defines it itself: a target pragma does not always define __AVX2__
 #endif
 
 typedef float Pack4 __attribute__((vector_size(16)));
-// aligned: without AVX, g++ would give this type 16 bytes only, and other files store it with aligned AVX instructions
+// aligned: without AVX, g++ would give this type 16 bytes only, and other files store it with
+// aligned AVX instructions
 typedef float Pack8 __attribute__((vector_size(32), aligned(32)));
 
 RT_HD Pack4 broadcast(float f) {
@@ -141,15 +148,15 @@ RT_HD P lerp(P a, P b, float f) {
   return a + (b - a) * f;
 }
 
-// ---- coordinates -------------------------------------------------------------------------------------------------------
+// ---- coordinates ------------------------------------------------------------------------------
 // Whole pixel at or below a coordinate, and how far beyond it.
 struct Split {
   int32_t index;
   float fraction;
 };
 
-// Far outside any frame, yet twice this still fits int32. Coordinates are limited to it, so that no matrix or flow,
-// however large, and no NaN can make an index overflow.
+// Far outside any frame, yet twice this still fits int32. Coordinates are limited to it, so that no
+// matrix or flow, however large, and no NaN can make an index overflow.
 constexpr float kFar = 536870912.0f;  // 2^29
 
 RT_HD Split split(float x) {
@@ -179,16 +186,17 @@ RT_HD Point map_point(const Affine& m, float x, float y) {
   return {m.xx * x + (m.xy * y + m.x0), m.yx * x + (m.yy * y + m.y0)};
 }
 
-// ---- pictures ----------------------------------------------------------------------------------------------------------
+// ---- pictures ---------------------------------------------------------------------------------
 struct Picture {
-  const uint8_t* data;   // row 0, column 0, blue
-  int64_t stride_bytes;  // from one row to the next, any sign
+  const uint8_t* data;    // row 0, column 0, blue
+  int64_t stride_bytes;   // from one row to the next, any sign
   int32_t width, height;  // pixels, at least 1
 };
 
 // One pixel as (b, g, r, 0), in grey levels. Reads 3 bytes.
 RT_HD Pack4 load_bgr(const uint8_t* pixel) {
-  Pack4 bgr = {static_cast<float>(pixel[0]), static_cast<float>(pixel[1]), static_cast<float>(pixel[2]), 0.0f};
+  Pack4 bgr = {static_cast<float>(pixel[0]), static_cast<float>(pixel[1]),
+               static_cast<float>(pixel[2]), 0.0f};
   return bgr;
 }
 
@@ -198,7 +206,8 @@ RT_HD Pack4 load_bgr_not_last(const uint8_t* pixel) {
   int32_t four;
   std::memcpy(&four, pixel, sizeof four);
   const __m128i zero = _mm_setzero_si128();
-  return _mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero));
+  return _mm_cvtepi32_ps(
+      _mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero));
 #else
   return load_bgr(pixel);
 #endif
@@ -267,43 +276,53 @@ RT_HD Pack4 bilinear_bgr(Pack8 top, Pack8 bottom, float fraction_x, float fracti
   return lerp(low_half(pair), right_bgr(pair), fraction_x);
 }
 
-// Whether [col, row], its neighbours right and below, and the pixel right of those (see load_bgr_pair) are in the frame.
+// Whether [col, row], its neighbours right and below, and the pixel right of those (see
+// load_bgr_pair) are in the frame.
 RT_HD bool is_well_inside(const Picture& in, int32_t col, int32_t row) {
   return col >= 0 && col < in.width - 2 && row >= 0 && row < in.height - 1;
 }
 
-// Bilinear sample between pixel [col, row], which is well inside, and its neighbours: (b, g, r, any), grey levels.
-RT_HD Pack4 sample_inside(const uint8_t* pixel, int64_t stride_bytes, float fraction_x, float fraction_y) {
-  return bilinear_bgr(load_bgr_pair(pixel), load_bgr_pair(pixel + stride_bytes), fraction_x, fraction_y);
+// Bilinear sample between pixel [col, row], which is well inside, and its neighbours: (b, g, r,
+// any), grey levels.
+RT_HD Pack4 sample_inside(const uint8_t* pixel, int64_t stride_bytes, float fraction_x,
+                          float fraction_y) {
+  return bilinear_bgr(load_bgr_pair(pixel), load_bgr_pair(pixel + stride_bytes), fraction_x,
+                      fraction_y);
 }
 
 // The same for any [col, row]; outside the frame its edge is repeated.
-RT_HD Pack4 sample_anywhere(const Picture& in, int32_t col, int32_t row, float fraction_x, float fraction_y) {
+RT_HD Pack4 sample_anywhere(const Picture& in, int32_t col, int32_t row, float fraction_x,
+                            float fraction_y) {
   const uint8_t* top = in.data + clamp_index(row, in.height) * in.stride_bytes;
   const uint8_t* bottom = in.data + clamp_index(row + 1, in.height) * in.stride_bytes;
   const int64_t left = 3 * static_cast<int64_t>(clamp_index(col, in.width));
   const int64_t right = 3 * static_cast<int64_t>(clamp_index(col + 1, in.width));
   return bilinear_bgr(join_bgr(load_bgr(top + left), load_bgr(top + right)),
-                      join_bgr(load_bgr(bottom + left), load_bgr(bottom + right)), fraction_x, fraction_y);
+                      join_bgr(load_bgr(bottom + left), load_bgr(bottom + right)), fraction_x,
+                      fraction_y);
 }
 
-RT_HD Pack4 sample_bgr(const Picture& in, int32_t col, int32_t row, float fraction_x, float fraction_y) {
+RT_HD Pack4 sample_bgr(const Picture& in, int32_t col, int32_t row, float fraction_x,
+                       float fraction_y) {
   if (!is_well_inside(in, col, row)) return sample_anywhere(in, col, row, fraction_x, fraction_y);
   const uint8_t* pixel = in.data + row * in.stride_bytes + 3 * static_cast<int64_t>(col);
   return sample_inside(pixel, in.stride_bytes, fraction_x, fraction_y);
 }
 
-// ---- crop --------------------------------------------------------------------------------------------------------------
+// ---- crop -------------------------------------------------------------------------------------
 struct CropParams {
   Picture frame;
-  float* out;               // (3, S, S) contiguous, RGB, [0, 1]
-  int32_t size_px;          // S
-  int32_t grid;             // n: an n x n grid of taps is averaged for each crop pixel
-  int32_t anchor_col, anchor_row;  // whole frame pixel near the crop's middle, perhaps outside the frame
-  Affine anchor_from_crop;  // crop point -> distance from the centre of the anchor pixel, frame pixels
+  float* out;       // (3, S, S) contiguous, RGB, [0, 1]
+  int32_t size_px;  // S
+  int32_t grid;     // n: an n x n grid of taps is averaged for each crop pixel
+  int32_t anchor_col,
+      anchor_row;  // whole frame pixel near the crop's middle, perhaps outside the frame
+  Affine
+      anchor_from_crop;  // crop point -> distance from the centre of the anchor pixel, frame pixels
 };
 
-// Taps per side for a crop of `scale` frame pixels per crop pixel: one up to 1.5, then one for each frame pixel, up to 8.
+// Taps per side for a crop of `scale` frame pixels per crop pixel: one up to 1.5, then one for each
+// frame pixel, up to 8.
 inline int32_t crop_grid(double scale) {
   if (!(scale > 1.5)) return 1;
   return scale < 8.0 ? static_cast<int32_t>(std::nearbyint(scale)) : 8;
@@ -315,7 +334,9 @@ RT_HD float tap_position(int32_t pixel, int32_t tap, float step) {
 }
 
 // Mean of the taps' sum, scaled to [0, 1]. A division, so that white is exactly 1.
-RT_HD Pack4 crop_mean(Pack4 sum, int32_t grid) { return sum / static_cast<float>(255 * grid * grid); }
+RT_HD Pack4 crop_mean(Pack4 sum, int32_t grid) {
+  return sum / static_cast<float>(255 * grid * grid);
+}
 
 // (b, g, r, any) in [0, 1] of crop pixel [row, col].
 RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
@@ -323,19 +344,21 @@ RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
   const float step = 1.0f / static_cast<float>(p.grid);
   for (int32_t tap_y = 0; tap_y < p.grid; ++tap_y) {
     for (int32_t tap_x = 0; tap_x < p.grid; ++tap_x) {
-      const Point offset =
-          map_point(p.anchor_from_crop, tap_position(col, tap_x, step), tap_position(row, tap_y, step));
+      const Point offset = map_point(p.anchor_from_crop, tap_position(col, tap_x, step),
+                                     tap_position(row, tap_y, step));
       const Split x = split(offset.x), y = split(offset.y);
-      sum = sum + sample_bgr(p.frame, p.anchor_col + x.index, p.anchor_row + y.index, x.fraction, y.fraction);
+      sum = sum + sample_bgr(p.frame, p.anchor_col + x.index, p.anchor_row + y.index, x.fraction,
+                             y.fraction);
     }
   }
   return crop_mean(sum, p.grid);
 }
 
-// ---- compose ---------------------------------------------------------------------------------
-// What Pack8 holds for a crop pixel, in the frame's units: the flow times A, in frame pixels; the fill in grey levels,
-// BGR.
-constexpr int kFlowX = 0, kFlowY = 1, kKeep = 2, kShade = 3, kFillB = 4, kFillG = 5, kFillR = 6, kWeight = 7;
+// ---- compose ----------------------------------------------------------------------------------
+// What Pack8 holds for a crop pixel, in the frame's units: the flow times A, in frame pixels; the
+// fill in grey levels, BGR.
+constexpr int kFlowX = 0, kFlowY = 1, kKeep = 2, kShade = 3, kFillB = 4, kFillG = 5, kFillR = 6,
+              kWeight = 7;
 
 // The generator's answers as they come: separate planes, each S x S, contiguous.
 struct PlanarMaps {
@@ -345,12 +368,14 @@ struct PlanarMaps {
   const float* shade;     // 1 plane, or null for 1 everywhere
   const float* weight;    // 1 plane
   int32_t size_px;        // S
-  float a_xx, a_xy, a_yx, a_yy;  // A, the 2x2 part of M_frame_from_crop: flow in crop pixels -> frame pixels
+  // A, the 2x2 part of M_frame_from_crop: flow in crop pixels -> frame pixels
+  float a_xx, a_xy, a_yx, a_yy;
 
   // Crop pixel [row, col], -1 .. S each; the edge is repeated.
   RT_HD Pack8 at(int32_t col, int32_t row) const {
     const int64_t plane = static_cast<int64_t>(size_px) * size_px;
-    const int64_t k = static_cast<int64_t>(clamp_index(row, size_px)) * size_px + clamp_index(col, size_px);
+    const int64_t k =
+        static_cast<int64_t>(clamp_index(row, size_px)) * size_px + clamp_index(col, size_px);
     const float flow_x = flow_xy[k], flow_y = flow_xy[plane + k];
     Pack8 maps = {a_xx * flow_x + a_xy * flow_y,
                   a_yx * flow_x + a_yy * flow_y,
@@ -364,11 +389,11 @@ struct PlanarMaps {
   }
 };
 
-// The same, interleaved beforehand, so that one vector load brings all of a crop pixel, with a border of one pixel that
-// repeats the edge, so that nothing needs to be clamped.
+// The same, interleaved beforehand, so that one vector load brings all of a crop pixel, with a
+// border of one pixel that repeats the edge, so that nothing needs to be clamped.
 struct PackedMaps {
-  const Pack8* data;   // (S + 2) x (S + 2)
-  int32_t stride;      // S + 2
+  const Pack8* data;  // (S + 2) x (S + 2)
+  int32_t stride;     // S + 2
   RT_HD const Pack8* address(int32_t col, int32_t row) const {
     return data + (static_cast<int64_t>(row + 1) * stride + (col + 1));
   }
@@ -377,17 +402,18 @@ struct PackedMaps {
 
 struct ComposeParams {
   Picture frame;
-  uint8_t* out;              // same size as the frame, must not overlap it
-  int64_t out_stride_bytes;  // from one row of out to the next
-  int32_t size_px;           // S of the maps
+  uint8_t* out;                            // same size as the frame, must not overlap it
+  int64_t out_stride_bytes;                // from one row of out to the next
+  int32_t size_px;                         // S of the maps
   int32_t box_x0, box_y0, box_x1, box_y1;  // half-open, inside the frame: where anything may change
   int32_t anchor_col, anchor_row;          // whole frame pixel near the crop's middle
-  Affine crop_from_anchor;  // whole-pixel distance from the anchor -> q, the pixel's centre in the crop
+  Affine crop_from_anchor;                 // distance from the anchor pixel -> q, point of the crop
 };
 
 // q: where the centre of frame pixel [row, col] lies in the crop.
 RT_HD Point crop_point(const ComposeParams& p, int32_t col, int32_t row) {
-  return map_point(p.crop_from_anchor, static_cast<float>(col - p.anchor_col), static_cast<float>(row - p.anchor_row));
+  return map_point(p.crop_from_anchor, static_cast<float>(col - p.anchor_col),
+                   static_cast<float>(row - p.anchor_row));
 }
 
 RT_HD bool is_in_crop(const ComposeParams& p, Point q) {
@@ -398,17 +424,20 @@ RT_HD bool is_in_crop(const ComposeParams& p, Point q) {
 // The crop pixel whose centre is at or above and left of q, and how far q is beyond it.
 RT_HD Split split_map(float q) { return split(q - 0.5f); }
 
-RT_HD Pack8 bilinear_maps(Pack8 top_left, Pack8 top_right, Pack8 bottom_left, Pack8 bottom_right, float fraction_x,
-                          float fraction_y) {
-  return lerp(lerp(top_left, top_right, fraction_x), lerp(bottom_left, bottom_right, fraction_x), fraction_y);
+RT_HD Pack8 bilinear_maps(Pack8 top_left, Pack8 top_right, Pack8 bottom_left, Pack8 bottom_right,
+                          float fraction_x, float fraction_y) {
+  return lerp(lerp(top_left, top_right, fraction_x), lerp(bottom_left, bottom_right, fraction_x),
+              fraction_y);
 }
 
-// Whether the instructions leave a pixel as it is: no weight, or flow 0, keep 1 and shade 1, or one of these is NaN.
+// Whether the instructions leave a pixel as it is: no weight, or flow 0, keep 1 and shade 1, or one
+// of these is NaN.
 RT_HD bool is_left_alone(Pack8 m) {
   if (m[kWeight] == 0.0f) return true;
 #ifdef RT_SWAP_SSE2
   const __m128 now = low_half(m), still = _mm_setr_ps(0.0f, 0.0f, 1.0f, 1.0f);
-  return _mm_movemask_ps(_mm_cmpeq_ps(now, still)) == 15 || _mm_movemask_ps(_mm_cmpunord_ps(now, now)) != 0;
+  return _mm_movemask_ps(_mm_cmpeq_ps(now, still)) == 15 ||
+         _mm_movemask_ps(_mm_cmpunord_ps(now, now)) != 0;
 #else
   const float flow_x = m[kFlowX], flow_y = m[kFlowY], keep = m[kKeep], shade = m[kShade];
   if (flow_x == 0.0f && flow_y == 0.0f && keep == 1.0f && shade == 1.0f) return true;
@@ -416,43 +445,51 @@ RT_HD bool is_left_alone(Pack8 m) {
 #endif
 }
 
-// Carries the instructions m out at frame pixel [row, col], given what was fetched for it, and writes out[0..2]:
+// Carries the instructions m out at frame pixel [row, col], given what was fetched for it, and
+// writes out[0..2]:
 //   out = (1 - w) frame(p) + w [ keep clamp(shade frame(p + A flow)) + (1 - keep) fill ]
-RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, int32_t row, uint8_t* out) {
+RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, int32_t row,
+                     uint8_t* out) {
   const Pack4 shaded = clamp_255(fetched * m[kShade]);
 
   // paint where nothing can be fetched: exactly `shaded` at keep 1
   const Pack4 fill = high_half(m);
   const Pack4 inside = shaded + (fill - shaded) * (1.0f - m[kKeep]);
 
-  // feather into the frame: exactly the frame's pixel where nothing changed, or where the sum is no number
+  // feather into the frame: exactly the frame's pixel where nothing changed, or where the sum is no
+  // number
   const uint8_t* pixel = frame.data + row * frame.stride_bytes + 3 * static_cast<int64_t>(col);
   const Pack4 own = col < frame.width - 1 ? load_bgr_not_last(pixel) : load_bgr(pixel);
   store_bgr(out, number_or(own + (inside - own) * m[kWeight], own));
 }
 
-// All of compose for one pixel: true and writes out[0..2] where it may change, false where it stays the frame's own.
+// All of compose for one pixel: true and writes out[0..2] where it may change, false where it stays
+// the frame's own.
 template <class Maps>
-RT_HD bool compose_pixel(const ComposeParams& p, const Maps& maps, int32_t col, int32_t row, uint8_t* out) {
+RT_HD bool compose_pixel(const ComposeParams& p, const Maps& maps, int32_t col, int32_t row,
+                         uint8_t* out) {
   // where this pixel lies in the crop
   const Point q = crop_point(p, col, row);
   if (!is_in_crop(p, q)) return false;
 
   // what to do there; most of a calm face is to be left alone
   const Split x = split_map(q.x), y = split_map(q.y);
-  const Pack8 m = bilinear_maps(maps.at(x.index, y.index), maps.at(x.index + 1, y.index), maps.at(x.index, y.index + 1),
-                                maps.at(x.index + 1, y.index + 1), x.fraction, y.fraction);
+  const Pack8 m = bilinear_maps(maps.at(x.index, y.index), maps.at(x.index + 1, y.index),
+                                maps.at(x.index, y.index + 1), maps.at(x.index + 1, y.index + 1),
+                                x.fraction, y.fraction);
   if (is_left_alone(m)) return false;
 
   // fetch, counted from this pixel's own centre: flow 0 reads exactly this pixel
   const Split dx = split(m[kFlowX]), dy = split(m[kFlowY]);
-  const Pack4 fetched = sample_bgr(p.frame, col + dx.index, row + dy.index, dx.fraction, dy.fraction);
+  const Pack4 fetched =
+      sample_bgr(p.frame, col + dx.index, row + dy.index, dx.fraction, dy.fraction);
   carry_out(p.frame, m, fetched, col, row, out);
   return true;
 }
 
-// ---- host: float64 matrices to the anchored float32 ones -----------------------------------------------------------------
-// Matrices are row-major 2x3. Only here is the anchor chosen: the frame pixel under the crop's middle.
+// ---- host: float64 matrices to the anchored float32 ones --------------------------------------
+// Matrices are row-major 2x3. Only here is the anchor chosen: the frame pixel under the crop's
+// middle.
 struct Anchor {
   int32_t col, row;
 };
@@ -470,9 +507,11 @@ inline void set_crop_affine(CropParams* p, const double frame_from_crop[6]) {
   const Anchor anchor = crop_anchor(m, p->size_px);
   p->anchor_col = anchor.col;
   p->anchor_row = anchor.row;
-  p->anchor_from_crop = {static_cast<float>(m[0]), static_cast<float>(m[1]),
+  p->anchor_from_crop = {static_cast<float>(m[0]),
+                         static_cast<float>(m[1]),
                          static_cast<float>(m[2] - (anchor.col + 0.5)),
-                         static_cast<float>(m[3]), static_cast<float>(m[4]),
+                         static_cast<float>(m[3]),
+                         static_cast<float>(m[4]),
                          static_cast<float>(m[5] - (anchor.row + 0.5))};
   p->grid = crop_grid(std::sqrt(std::fabs(m[0] * m[4] - m[1] * m[3])));
 }
@@ -484,9 +523,11 @@ inline void set_compose_affines(ComposeParams* p, PlanarMaps* maps, const double
   p->anchor_row = anchor.row;
   const double* m = crop_from_frame;
   const double x = anchor.col + 0.5, y = anchor.row + 0.5;
-  p->crop_from_anchor = {static_cast<float>(m[0]), static_cast<float>(m[1]),
+  p->crop_from_anchor = {static_cast<float>(m[0]),
+                         static_cast<float>(m[1]),
                          static_cast<float>(m[0] * x + m[1] * y + m[2]),
-                         static_cast<float>(m[3]), static_cast<float>(m[4]),
+                         static_cast<float>(m[3]),
+                         static_cast<float>(m[4]),
                          static_cast<float>(m[3] * x + m[4] * y + m[5])};
   maps->a_xx = static_cast<float>(frame_from_crop[0]);
   maps->a_xy = static_cast<float>(frame_from_crop[1]);

@@ -18,7 +18,8 @@ constexpr char kBaselineName[] = "native";
 constexpr char kBaselineName[] = "baseline";
 #endif
 
-const RowKernels kBaseline = {kBaselineName, crop_rows, pack_rows, compose_row_packed, compose_row_planar};
+const RowKernels kBaseline = {kBaselineName, crop_rows, pack_rows, compose_row_packed,
+                              compose_row_planar};
 
 std::atomic<const RowKernels*> g_kernels{nullptr};
 
@@ -32,7 +33,8 @@ const RowKernels& kernels() {
 }
 
 // ---- work sizes ------------------------------------------------------------------------------
-// Rows per piece of work: small enough that two threads end together although some rows are dearer than others.
+// Rows per piece of work: small enough that two threads end together although some rows are dearer
+// than others.
 constexpr int kRowsPerChunk = 16;
 
 // Pixels below which another thread costs more to wake than it saves.
@@ -58,7 +60,8 @@ void crop_chunk(void* context, int chunk) {
 }
 
 // ---- compose ---------------------------------------------------------------------------------
-// Scratch for the interleaved maps: 2 MiB at S = 256, kept per calling thread so that a frame allocates nothing.
+// Scratch for the interleaved maps: 2 MiB at S = 256, kept per calling thread so that a frame
+// allocates nothing.
 class PackedBuffer {
  public:
   PackedBuffer() = default;
@@ -76,7 +79,8 @@ class PackedBuffer {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};  // a cache line, and enough for any vector store
+  static constexpr std::align_val_t kAlignment{
+      64};  // a cache line, and enough for any vector store
 
   void release() {
     ::operator delete(storage_, kAlignment);
@@ -98,10 +102,12 @@ struct ComposeJob {
 void pack_chunk(void* context, int chunk) {
   const ComposeJob& job = *static_cast<const ComposeJob*>(context);
   const int row = chunk * kRowsPerChunk;
-  job.kernels->pack_rows(*job.planar, job.packed, row, std::min(row + kRowsPerChunk, job.planar->size_px + 2));
+  job.kernels->pack_rows(*job.planar, job.packed, row,
+                         std::min(row + kRowsPerChunk, job.planar->size_px + 2));
 }
 
-// Narrows [*begin, *end) to the columns where 0 <= slope * col + offset < size may hold, a few too many.
+// Narrows [*begin, *end) to the columns where 0 <= slope * col + offset < size may hold, a few too
+// many.
 void narrow(double slope, double offset, double size, int* begin, int* end) {
   if (slope == 0.0) {
     if (offset < -1.0 || offset > size + 1.0) *end = *begin;
@@ -113,15 +119,17 @@ void narrow(double slope, double offset, double size, int* begin, int* end) {
   if (high < *end) *end = static_cast<int>(std::max<double>(high, *begin));
 }
 
-// The columns of a row whose pixels lie in the crop. Positions along a row are monotonous, also when rounded, so these are
-// one run, exactly those that is_in_crop() lets through.
+// The columns of a row whose pixels lie in the crop. Positions along a row are monotonous, also
+// when rounded, so these are one run, exactly those that is_in_crop() lets through.
 void columns_in_crop(const ComposeParams& p, int row, int* begin, int* end) {
   const Affine& m = p.crop_from_anchor;
   const double down = static_cast<double>(row) - p.anchor_row;
   *begin = p.box_x0;
   *end = p.box_x1;
-  narrow(m.xx, m.xy * down + m.x0 - static_cast<double>(m.xx) * p.anchor_col, p.size_px, begin, end);
-  narrow(m.yx, m.yy * down + m.y0 - static_cast<double>(m.yx) * p.anchor_col, p.size_px, begin, end);
+  narrow(m.xx, m.xy * down + m.x0 - static_cast<double>(m.xx) * p.anchor_col, p.size_px, begin,
+         end);
+  narrow(m.yx, m.yy * down + m.y0 - static_cast<double>(m.yx) * p.anchor_col, p.size_px, begin,
+         end);
   while (*begin < *end && !is_in_crop(p, crop_point(p, *begin, row))) ++*begin;
   while (*begin < *end && !is_in_crop(p, crop_point(p, *end - 1, row))) --*end;
 }
@@ -130,7 +138,8 @@ void compose_chunk(void* context, int chunk) {
   const ComposeJob& job = *static_cast<const ComposeJob*>(context);
   const ComposeParams& p = *job.params;
   const PackedMaps packed{job.packed, p.size_px + 2};
-  const int row_begin = chunk * kRowsPerChunk, row_end = std::min(row_begin + kRowsPerChunk, p.frame.height);
+  const int row_begin = chunk * kRowsPerChunk,
+            row_end = std::min(row_begin + kRowsPerChunk, p.frame.height);
   for (int row = row_begin; row < row_end; ++row) {
     // the frame's own row first ...
     std::memcpy(p.out + row * p.out_stride_bytes, p.frame.data + row * p.frame.stride_bytes,
@@ -179,17 +188,20 @@ void crop_cpu(const CropParams& p, int threads) {
 
 void compose_cpu(const ComposeParams& p, const PlanarMaps& maps, int threads) {
   ComposeJob job{&p, &maps, nullptr, &kernels()};
-  const int64_t box_pixels = static_cast<int64_t>(std::max(p.box_x1 - p.box_x0, 0)) * std::max(p.box_y1 - p.box_y0, 0);
+  const int64_t box_pixels =
+      static_cast<int64_t>(std::max(p.box_x1 - p.box_x0, 0)) * std::max(p.box_y1 - p.box_y0, 0);
   // interleaving pays where each crop pixel is read several times; a small face is quicker without
   const int64_t side = static_cast<int64_t>(maps.size_px) + 2;
   if (4 * box_pixels > side * side) {
     static thread_local PackedBuffer buffer;
     job.packed = buffer.at_least(side * side);
-    parallel_for(chunks_of(static_cast<int>(side)), threads_for(side * side, threads), pack_chunk, &job);
+    parallel_for(chunks_of(static_cast<int>(side)), threads_for(side * side, threads), pack_chunk,
+                 &job);
   }
   // a copied pixel costs a small fraction of a composed one
   const int64_t copied = static_cast<int64_t>(p.frame.width) * p.frame.height / 16;
-  parallel_for(chunks_of(p.frame.height), threads_for(box_pixels + copied, threads), compose_chunk, &job);
+  parallel_for(chunks_of(p.frame.height), threads_for(box_pixels + copied, threads), compose_chunk,
+               &job);
 }
 
 }  // namespace rt_swap

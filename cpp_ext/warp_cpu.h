@@ -16,8 +16,10 @@ struct RowKernels {
   const char* name;
   void (*crop_rows)(const CropParams&, int row_begin, int row_end);
   void (*pack_rows)(const PlanarMaps&, Pack8* packed, int row_begin, int row_end);
-  void (*compose_row_packed)(const ComposeParams&, const PackedMaps&, int row, int col_begin, int col_end);
-  void (*compose_row_planar)(const ComposeParams&, const PlanarMaps&, int row, int col_begin, int col_end);
+  void (*compose_row_packed)(const ComposeParams&, const PackedMaps&, int row, int col_begin,
+                             int col_end);
+  void (*compose_row_planar)(const ComposeParams&, const PlanarMaps&, int row, int col_begin,
+                             int col_end);
 };
 
 // Those of AVX2, or null where the compiler or this processor has none.
@@ -26,8 +28,8 @@ const RowKernels* avx2_kernels();
 // What this processor can run, best first, null-terminated.
 const RowKernels* const* available_kernels();
 
-// Makes crop_cpu and compose_cpu use one of available_kernels(); false where there is none of that name. The best is
-// used from the start; this is for tests and measurements.
+// Makes crop_cpu and compose_cpu use one of available_kernels(); false where there is none of that
+// name. The best is used from the start; this is for tests and measurements.
 bool select_kernels(const char* name);
 
 }  // namespace rt_swap

@@ -1,6 +1,7 @@
-// The row loops once more, for AVX2. The pragma comes after the standard headers, so that their inline functions stay
-// baseline, and before warp.h, so that its vector types are compiled to AVX from the start (function multiversioning by
-// target_clones would split them into SSE halves first). There is no FMA in "avx2", so both copies give the same bits.
+// The row loops once more, for AVX2. The pragma comes after the standard headers, so that their
+// inline functions stay baseline, and before warp.h, so that its vector types are compiled to AVX
+// from the start (function multiversioning by target_clones would split them into SSE halves
+// first). There is no FMA in "avx2", so both copies give the same bits.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -19,7 +20,8 @@
 
 namespace rt_swap {
 
-static const RowKernels kAvx2 = {"avx2", crop_rows, pack_rows, compose_row_packed, compose_row_planar};
+static const RowKernels kAvx2 = {"avx2", crop_rows, pack_rows, compose_row_packed,
+                                 compose_row_planar};
 
 const RowKernels* avx2_kernels() { return __builtin_cpu_supports("avx2") ? &kAvx2 : nullptr; }
 

@@ -1,7 +1,9 @@
-"""rt_swap: gives the person in a video somebody else's facial expression and leaves everything else alone.
+"""rt_swap: gives the person in a video somebody else's facial expression and leaves everything else
+alone.
 
-``source`` is who gives the expression, ``target`` is who is shown. ``Swapper`` is the Python API; it is imported on first
-use, so that ``import rt_swap`` (and with it ``rt-swap --help``) stays light.
+``source`` is who gives the expression, ``target`` is who is shown. ``Swapper`` is the Python API;
+it is imported on first use, so that ``import rt_swap`` (and with it ``rt-swap --help``) stays
+light.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Loads ``rt_swap._warp`` on first use, so that a checkout without it can still be imported and diagnosed."""
+"""Loads ``rt_swap._warp`` on first use, so that a checkout without it can still be imported and
+diagnosed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Carry the generator's instructions out on the frame's own pixels, in one native pass over the region of interest."""
+"""Carry the generator's instructions out on the frame's own pixels, in one native pass over the
+region of interest.
+"""
 
 from __future__ import annotations
 
@@ -29,29 +31,34 @@ def compose_bgr(
 ) -> U8:
     """Writes the frame with the crop's instructions carried out.
 
-    For each pixel centre p of the region of interest, with q = M_crop_from_frame p inside the crop::
+    For each pixel centre p of the region of interest, with q = M_crop_from_frame p inside the
+    crop::
 
         out(p) = (1 - w(q)) frame(p)
                  + w(q) [ keep(q) clamp(shade(q) frame(p + A flow(q))) + (1 - keep(q)) fill(q) ]
 
-    A is the 2x2 part of M_frame_from_crop. Elsewhere out is the frame. The result is rounded half to even and clamped.
+    A is the 2x2 part of M_frame_from_crop. Elsewhere out is the frame. The result is rounded half
+    to even and clamped.
 
     Convention:
-        (x, y) in pixels, origin at the top-left corner, pixel centres at +0.5. The maps are sampled bilinearly at q and
-        the frame at p + A flow; both repeat their edge. Where flow is 0, keep 1 and shade 1 (or w 0), the output is the
-        input bit for bit. A pixel whose instructions are NaN stays as it is.
+        (x, y) in pixels, origin at the top-left corner, pixel centres at +0.5. The maps are sampled
+        bilinearly at q and the frame at p + A flow; both repeat their edge. Where flow is 0, keep 1
+        and shade 1 (or w 0), the output is the input bit for bit. A pixel whose instructions are
+        NaN stays as it is.
 
     Args:
-        frame_bgr: (H, W, 3) uint8, BGR. Rows may lie apart (a cut-out of a larger picture); other strides are copied.
+        frame_bgr: (H, W, 3) uint8, BGR. Rows may lie apart (a cut-out of a larger picture); other
+            strides are copied.
         M_crop_from_frame: (2, 3), invertible.
         flow_xy: (1, 2, S, S) float32, where to fetch, offset in crop pixels, order (x, y).
         keep: (1, 1, S, S) float32, [0, 1], how far to trust the fetched pixel.
         fill_rgb: (1, 3, S, S) float32, [0, 1], what to paint otherwise.
         shade: (1, 1, S, S) float32, factor on the fetched pixel; None means 1.
         weight: (S, S) float32, w, [0, 1]; see :func:`feather`.
-        box_xyxy: Half-open box of the frame outside which nothing changes; None allows all of the crop.
-        out_bgr: (H, W, 3) uint8 to be written, every pixel of it; must not share memory with frame_bgr; rows may lie
-            apart. None allocates.
+        box_xyxy: Half-open box of the frame outside which nothing changes; None allows all of the
+            crop.
+        out_bgr: (H, W, 3) uint8 to be written, every pixel of it; must not share memory with
+            frame_bgr; rows may lie apart. None allocates.
         threads: How many threads may work; 0 means one per usable core.
 
     Returns:
@@ -72,7 +79,9 @@ def compose_bgr(
     if shade is not None:
         shade = _check.tensor(f"{who}: shade", shade, (1, 1, size_px, size_px))
     weight = np.ascontiguousarray(weight)
-    box = region_of_interest(who, M_frame_from_crop, size_px, frame.shape[:2], box_xyxy)
+    box = region_of_interest(
+        who, M_frame_from_crop, size_px, (frame.shape[0], frame.shape[1]), box_xyxy
+    )
     if out_bgr is None:
         out_bgr = np.empty(frame.shape, np.uint8)
     else:
@@ -96,8 +105,8 @@ def compose_bgr(
 
 @functools.lru_cache(maxsize=8)
 def _feather(size_px: int, fraction: float) -> F32:
-    # distance of a pixel's centre from the crop's edge, counted from the outermost centres, so that these are exactly 0
-    # and repeating the edge outwards adds nothing
+    # distance of a pixel's centre from the crop's edge, counted from the outermost centres, so that
+    # these are exactly 0 and repeating the edge outwards adds nothing
     centre = np.arange(size_px, dtype=np.float64)
     distance = np.minimum(centre, size_px - 1 - centre)
     width = max(fraction * size_px, 1.0)
@@ -111,8 +120,8 @@ def _feather(size_px: int, fraction: float) -> F32:
 def feather(size_px: int, fraction: float = FEATHER_FRACTION) -> F32:
     """The weight w(q) of a crop: 0 along its edge, 1 inside, a smoothstep between.
 
-    ``w = s(x) s(y)``, ``s = t^2 (3 - 2 t)``, ``t`` = distance from the outermost pixel centres / (fraction * S),
-    limited to [0, 1] (Perlin's smoothstep). The outermost pixels are exactly 0.
+    ``w = s(x) s(y)``, ``s = t^2 (3 - 2 t)``, ``t`` = distance from the outermost pixel centres /
+    (fraction * S), limited to [0, 1] (Perlin's smoothstep). The outermost pixels are exactly 0.
 
     Args:
         size_px: S, side of the crop.
@@ -190,13 +199,16 @@ def check_layout_and_overlap(who: str, frame_bgr: U8, out_bgr: U8) -> None:
     """
     if not _check.is_packed(out_bgr):
         raise _check.fail(
-            f"{who}: out_bgr", "packed BGR rows", out_bgr, "allocate it with np.empty_like(frame_bgr)"
+            f"{who}: out_bgr",
+            "packed BGR rows",
+            out_bgr,
+            "allocate it with np.empty_like(frame_bgr)",
         )
     # the cheap test compares bounds only; the exact one lets two halves of one canvas through
     if np.may_share_memory(frame_bgr, out_bgr) and np.shares_memory(frame_bgr, out_bgr):
         raise ContractError(
-            f"{who}: out_bgr must not share memory with frame_bgr, because pixels are fetched from the frame while "
-            "out is written; pass another array or None",
+            f"{who}: out_bgr must not share memory with frame_bgr, because pixels are fetched from "
+            "the frame while out is written; pass another array or None",
             expected="separate memory",
             actual="overlapping arrays",
         )

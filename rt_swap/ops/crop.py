@@ -1,4 +1,6 @@
-"""Cut the aligned crop out of a frame: sample, BGR to RGB, scale to [0, 1] and NCHW in one native pass."""
+"""Cut the aligned crop out of a frame: sample, BGR to RGB, scale to [0, 1] and NCHW in one native
+pass.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,16 @@ def crop_rgb(
     """Samples a square crop from a frame.
 
     Convention:
-        ``M_frame_from_crop`` is the backward map: ``p_frame = M @ (p_crop, 1)``, (x, y) in pixels, pixel centres at
-        +0.5. The crop pixel [row, col] shows the frame at ``M @ (col + 0.5, row + 0.5, 1)``, bilinearly. Where the
-        crop shrinks the frame (more than 1.5 frame pixels per crop pixel, by the square root of the determinant), an
-        n x n grid of such samples inside the crop pixel is averaged, n = the scale rounded, at most 8, so that a face
-        in a 4K frame does not alias. Outside the frame its edge is repeated.
+        ``M_frame_from_crop`` is the backward map: ``p_frame = M @ (p_crop, 1)``, (x, y) in pixels,
+        pixel centres at +0.5. The crop pixel [row, col] shows the frame at ``M @ (col + 0.5, row +
+        0.5, 1)``, bilinearly. Where the crop shrinks the frame (more than 1.5 frame pixels per crop
+        pixel, by the square root of the determinant), an n x n grid of such samples inside the crop
+        pixel is averaged, n = the scale rounded, at most 8, so that a face in a 4K frame does not
+        alias. Outside the frame its edge is repeated.
 
     Args:
-        frame_bgr: (H, W, 3) uint8, BGR. Rows may lie apart (a cut-out of a larger picture); other strides are copied.
+        frame_bgr: (H, W, 3) uint8, BGR. Rows may lie apart (a cut-out of a larger picture); other
+            strides are copied.
         M_frame_from_crop: (2, 3), invertible.
         size_px: S, side of the crop, 1 .. 16384.
         out: (1, 3, S, S) float32, C-contiguous, to be written; None allocates.

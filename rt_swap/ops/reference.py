@@ -1,4 +1,5 @@
-"""Crop and compose in NumPy, float64, written to be read: the native kernels are tested against these.
+"""Crop and compose in NumPy, float64, written to be read: the native kernels are tested against
+these.
 
 Same signatures and conventions as :mod:`rt_swap.ops`, no shared code with it beyond geometry; slow.
 """
@@ -75,7 +76,9 @@ def compose_bgr(
     out_bgr: U8 | None = None,
     threads: int = 0,
 ) -> U8:
-    """See :func:`rt_swap.ops.compose_bgr`; ``threads`` is ignored, and every pixel of the frame is looked at."""
+    """See :func:`rt_swap.ops.compose_bgr`; ``threads`` is ignored, and every pixel of the frame is
+    looked at.
+    """
     height, width = frame_bgr.shape[:2]
     size_px = weight.shape[0]
     linear = geometry.invert(M_crop_from_frame)[:, :2]
@@ -113,7 +116,7 @@ def compose_bgr(
     # outside the crop, and where an instruction is not a number, the frame stays
     use = inside & known & np.isfinite(blended).all(axis=-1)
     result = np.where(use[..., None], blended, frame)
-    result_u8 = np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    result_u8: U8 = np.clip(np.rint(result), 0, 255).astype(np.uint8)
     if out_bgr is None:
         return result_u8
     out_bgr[...] = result_u8

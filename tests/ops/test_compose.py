@@ -23,7 +23,7 @@ def solid_weight(size_px: int) -> np.ndarray:
     return np.ones((size_px, size_px), np.float32)
 
 
-# --- the promise: what is to be left alone is left alone, bit for bit ---------------------------------------------------
+# --- the promise: what is to be left alone is left alone, bit for bit -----------------------------
 @both
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("with_shade", [True, False])
@@ -38,8 +38,8 @@ def test_compose_of_still_maps_is_the_input_bit_for_bit(compose_bgr, place, with
 
 
 def test_compose_identity_needs_no_special_case(rng):
-    # shade a hair off 1 keeps the fast path out, yet 255 * 1.0000001 and less still round to the same level; so the
-    # blend itself, with any weight, must give back the frame
+    # shade a hair off 1 keeps the fast path out, yet 255 * 1.0000001 and less still round to the
+    # same level; so the blend itself, with any weight, must give back the frame
     size_px = 61
     frame = noise_frame(rng, 97, 131)
     maps = still_maps(size_px, rng.random((size_px, size_px), dtype=np.float32))
@@ -68,7 +68,7 @@ def test_compose_changes_nothing_outside_the_crop(rng):
     assert (out[inside] != frame[inside]).any(-1).mean() > 0.9
 
 
-# --- conventions --------------------------------------------------------------------------------------------------------
+# --- conventions ----------------------------------------------------------------------------------
 @both
 def test_convention_flow_of_one_right_fetches_the_next_column(compose_bgr, rng):
     frame = noise_frame(rng, 16, 16)
@@ -112,7 +112,8 @@ def test_convention_flow_turns_with_the_crop(compose_bgr, rng):
 
 @both
 def test_convention_maps_lie_where_the_crop_lies(compose_bgr, rng):
-    # the crop covers columns 3 .. 6 and rows 2 .. 5; only its pixel [1, 2] is painted: frame pixel [3, 5]
+    # the crop covers columns 3 .. 6 and rows 2 .. 5; only its pixel [1, 2] is painted: frame pixel
+    # [3, 5]
     frame = noise_frame(rng, 9, 11)
     maps = still_maps(4, solid_weight(4))
     maps.keep[0, 0, 1, 2] = 0.0
@@ -125,7 +126,8 @@ def test_convention_maps_lie_where_the_crop_lies(compose_bgr, rng):
 
 @both
 def test_convention_maps_are_sampled_bilinearly_at_pixel_centres(compose_bgr):
-    # twice as many frame pixels as crop pixels: the frame's centres fall at quarters between the crop's
+    # twice as many frame pixels as crop pixels: the frame's centres fall at quarters between the
+    # crop's
     frame = np.zeros((2, 4, 3), np.uint8)
     maps = still_maps(2, solid_weight(2))
     maps.keep[...] = 0.0
@@ -149,7 +151,9 @@ def test_compose_formula_on_one_pixel(compose_bgr):
 
 
 @both
-@pytest.mark.parametrize(("level", "expected"), [(1, 0), (3, 2), (5, 2), (7, 4), (251, 126), (253, 126), (255, 128)])
+@pytest.mark.parametrize(
+    ("level", "expected"), [(1, 0), (3, 2), (5, 2), (7, 4), (251, 126), (253, 126), (255, 128)]
+)
 def test_compose_rounds_half_to_even(compose_bgr, level, expected):
     # half of an odd level over black: exact in float32, so this is really a tie
     frame = np.full((1, 1, 3), level, np.uint8)
@@ -159,8 +163,10 @@ def test_compose_rounds_half_to_even(compose_bgr, level, expected):
 
 
 @both
-@pytest.mark.parametrize(("shade", "fill", "keep", "expected"), [(9.0, 0.0, 1.0, 255), (-1.0, 0.0, 1.0, 0),
-                                                                (1.0, 3.0, 0.0, 255), (1.0, -3.0, 0.0, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shade", "fill", "keep", "expected"),
+    [(9.0, 0.0, 1.0, 255), (-1.0, 0.0, 1.0, 0), (1.0, 3.0, 0.0, 255), (1.0, -3.0, 0.0, 0)],
+)
 def test_compose_clamps(compose_bgr, shade, fill, keep, expected):
     frame = np.full((1, 1, 3), 100, np.uint8)
     maps = still_maps(1, solid_weight(1), fill=fill)
@@ -178,7 +184,7 @@ def test_compose_clamps_the_shaded_pixel_before_it_mixes(compose_bgr):
     assert compose_bgr(frame, IDENTITY, *maps)[0, 0, 0] in (127, 128)  # 0.5 * 255, not 0.5 * 400
 
 
-# --- parity -------------------------------------------------------------------------------------------------------------
+# --- parity ---------------------------------------------------------------------------------------
 @pytest.mark.parity
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("with_shade", [True, False])
@@ -189,7 +195,9 @@ def test_parity_compose_native_reference(place, with_shade, rng):
     if not with_shade:
         maps = maps._replace(shade=None)
     matrix = geometry.invert(placed(centre, scale, degrees, size_px))
-    assert_compose_close(ops.compose_bgr(frame, matrix, *maps), reference.compose_bgr(frame, matrix, *maps))
+    assert_compose_close(
+        ops.compose_bgr(frame, matrix, *maps), reference.compose_bgr(frame, matrix, *maps)
+    )
 
 
 @pytest.mark.parity
@@ -214,7 +222,9 @@ def test_parity_compose_mirrored_and_sheared(rng):
     frame = noise_frame(rng, 60, 83)
     maps = random_maps(rng, 33, ops.feather(33))
     matrix = np.array([[-0.6, 0.21, 40.0], [0.1, 0.7, -9.0]])
-    assert_compose_close(ops.compose_bgr(frame, matrix, *maps), reference.compose_bgr(frame, matrix, *maps))
+    assert_compose_close(
+        ops.compose_bgr(frame, matrix, *maps), reference.compose_bgr(frame, matrix, *maps)
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 1000])
@@ -226,7 +236,7 @@ def test_compose_is_the_same_with_any_number_of_threads(threads, rng):
     np.testing.assert_array_equal(ops.compose_bgr(frame, matrix, *maps, threads=threads), expected)
 
 
-# --- box, out, views ----------------------------------------------------------------------------------------------------
+# --- box, out, views ------------------------------------------------------------------------------
 @both
 @pytest.mark.parametrize("box", [(40, 30, 70, 60), (-10, -10, 60, 50), (50, 20, 500, 500)])
 def test_compose_box_limits_what_changes(compose_bgr, box, rng):
@@ -242,7 +252,9 @@ def test_compose_box_limits_what_changes(compose_bgr, box, rng):
 
 
 @both
-@pytest.mark.parametrize("box", [(0, 0, 0, 0), (70, 60, 40, 30), (0, 0, 5, 5), (900, 900, 950, 950)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 0), (70, 60, 40, 30), (0, 0, 5, 5), (900, 900, 950, 950)]
+)
 def test_compose_empty_region_returns_a_new_copy(compose_bgr, box, rng):
     frame = noise_frame(rng, 97, 131)
     maps = random_maps(rng, 33, solid_weight(33))
@@ -297,7 +309,9 @@ def test_compose_of_non_contiguous_frame_equals_that_of_its_copy(view, rng):
     }[view]
     maps = random_maps(rng, 33, ops.feather(33))
     matrix = geometry.invert(placed((40.0, 30.0), 1.4, 33.0, 33))
-    np.testing.assert_array_equal(ops.compose_bgr(frame, matrix, *maps), ops.compose_bgr(frame.copy(), matrix, *maps))
+    np.testing.assert_array_equal(
+        ops.compose_bgr(frame, matrix, *maps), ops.compose_bgr(frame.copy(), matrix, *maps)
+    )
 
 
 def test_compose_of_non_contiguous_maps_equals_that_of_their_copies(rng):
@@ -306,10 +320,12 @@ def test_compose_of_non_contiguous_maps_equals_that_of_their_copies(rng):
     matrix = geometry.invert(placed((60.0, 50.0), 1.4, 33.0, 33))
     turned = [np.ascontiguousarray(m.swapaxes(-1, -2)).swapaxes(-1, -2) for m in maps]
     assert not any(m.flags.c_contiguous for m in turned)
-    np.testing.assert_array_equal(ops.compose_bgr(frame, matrix, *turned), ops.compose_bgr(frame, matrix, *maps))
+    np.testing.assert_array_equal(
+        ops.compose_bgr(frame, matrix, *turned), ops.compose_bgr(frame, matrix, *maps)
+    )
 
 
-# --- numbers that are none ----------------------------------------------------------------------------------------------
+# --- numbers that are none ------------------------------------------------------------------------
 @both
 @pytest.mark.parametrize("name", ["flow_xy", "keep", "fill_rgb", "shade", "weight"])
 def test_compose_leaves_pixels_whose_instructions_are_nan(compose_bgr, name, rng):
@@ -332,35 +348,54 @@ def test_compose_survives_endless_flow(value, rng):
         np.testing.assert_array_equal(out[50, 50], frame[50, 130 if value > 0 else 0])
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 def arguments(**changed):
     maps = still_maps(5, solid_weight(5))
-    given = {"frame_bgr": np.zeros((8, 9, 3), np.uint8), "M_crop_from_frame": IDENTITY, **maps._asdict()}
+    given = {
+        "frame_bgr": np.zeros((8, 9, 3), np.uint8),
+        "M_crop_from_frame": IDENTITY,
+        **maps._asdict(),
+    }
     return {**given, **changed}
 
 
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"frame_bgr": np.zeros((3, 8, 9), np.float32)}, r"compose_bgr: frame_bgr must be uint8 HWC with 3 channels, got float32"),
-        ({"M_crop_from_frame": np.zeros((2, 3))}, "M_crop_from_frame must be finite and invertible"),
+        (
+            {"frame_bgr": np.zeros((3, 8, 9), np.float32)},
+            "compose_bgr: frame_bgr must be uint8 HWC with 3 channels, got f",
+        ),
+        (
+            {"M_crop_from_frame": np.zeros((2, 3))},
+            "M_crop_from_frame must be finite and invertible",
+        ),
         ({"M_crop_from_frame": np.eye(2)}, r"M_crop_from_frame must be a \(2, 3\) array"),
-        ({"flow_xy": np.zeros((1, 2, 5, 4), np.float32)}, r"flow_xy must be float32 \(1, 2, 5, 5\), got float32 \(1, 2, 5, 4\)"),
+        (
+            {"flow_xy": np.zeros((1, 2, 5, 4), np.float32)},
+            r"flow_xy must be float32 \(1, 2, 5, 5\), got float32 \(1, 2, 5, 4",
+        ),
         ({"flow_xy": np.zeros((1, 5, 5, 2), np.float32)}, "flow_xy must be float32"),
         ({"keep": np.zeros((1, 1, 5, 5), np.float64)}, "keep must be float32 .* got float64"),
         ({"fill_rgb": np.zeros((1, 1, 5, 5), np.float32)}, "fill_rgb must be float32"),
         ({"shade": np.zeros((5, 5), np.float32)}, "shade must be float32"),
-        ({"weight": np.zeros((5, 4), np.float32)}, r"weight must be float32 \(S, S\), got float32 \(5, 4\)"),
+        (
+            {"weight": np.zeros((5, 4), np.float32)},
+            r"weight must be float32 \(S, S\), got float32 \(5, 4\)",
+        ),
         ({"weight": np.zeros((0, 0), np.float32)}, "weight must be float32"),
         ({"weight": None}, "weight must be float32 .* got NoneType"),
         ({"box_xyxy": (1, 2, 3)}, "box_xyxy must be four whole numbers"),
         ({"box_xyxy": (1, 2, 3, 4.5)}, "box_xyxy must be four whole numbers"),
         ({"out_bgr": np.zeros((9, 8, 3), np.uint8)}, r"out_bgr must be writable uint8 \(8, 9, 3\)"),
         ({"out_bgr": np.zeros((8, 9, 3), np.float32)}, "out_bgr must be writable uint8"),
-        ({"out_bgr": np.zeros((9, 8, 3), np.uint8).transpose(1, 0, 2)}, "out_bgr must be packed BGR rows"),
+        (
+            {"out_bgr": np.zeros((9, 8, 3), np.uint8).transpose(1, 0, 2)},
+            "out_bgr must be packed BGR rows",
+        ),
         ({"threads": -1}, "threads must be a whole number"),
     ],
-)  # fmt: skip
+)
 def test_compose_rejects_bad_arguments(changed, match):
     with pytest.raises(ContractError, match=match):
         ops.compose_bgr(**arguments(**changed))
@@ -387,11 +422,13 @@ def test_contract_error_carries_expected_and_actual():
     assert caught.value.actual == "float32 (1, 2, 5, 5)"
 
 
-# --- feather ------------------------------------------------------------------------------------------------------------
+# --- feather --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size_px", [1, 2, 3, 20, 33, 256])
 @pytest.mark.parametrize("fraction", [0.01, FEATHER_FRACTION, 0.5])
 def test_parity_feather_native_reference(size_px, fraction):
-    np.testing.assert_allclose(ops.feather(size_px, fraction), reference.feather(size_px, fraction), atol=1e-7)
+    np.testing.assert_allclose(
+        ops.feather(size_px, fraction), reference.feather(size_px, fraction), atol=1e-7
+    )
 
 
 def test_feather_is_zero_on_the_edge_one_inside_and_monotonous():
@@ -418,8 +455,15 @@ def test_feather_is_shared_and_read_only():
         weight[0, 0] = 1
 
 
-@pytest.mark.parametrize(("size_px", "fraction", "match"), [(0, 0.1, "size_px"), (8, 0.0, "fraction"),
-                                                          (8, 0.6, "fraction"), (8, float("nan"), "fraction")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size_px", "fraction", "match"),
+    [
+        (0, 0.1, "size_px"),
+        (8, 0.0, "fraction"),
+        (8, 0.6, "fraction"),
+        (8, float("nan"), "fraction"),
+    ],
+)
 def test_feather_rejects_bad_arguments(size_px, fraction, match):
     with pytest.raises(ContractError, match=match):
         ops.feather(size_px, fraction)

@@ -13,7 +13,9 @@ from tests.support.warp_cases import PLACES, noise_frame, placed
 
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
-both = pytest.mark.parametrize("crop_rgb", [ops.crop_rgb, reference.crop_rgb], ids=["native", "reference"])
+both = pytest.mark.parametrize(
+    "crop_rgb", [ops.crop_rgb, reference.crop_rgb], ids=["native", "reference"]
+)
 
 
 def chw(frame_bgr: np.ndarray) -> np.ndarray:
@@ -75,7 +77,8 @@ def test_convention_doubling_places_centres_at_quarters(crop_rgb):
     frame = np.zeros((1, 2, 3), np.uint8)
     frame[0, 1] = 100
     crop = crop_rgb(frame, np.array([[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]), 4)
-    # crop centres 0.5 1.5 2.5 3.5 are at 0.25 0.75 1.25 1.75 of the frame; its own centres are at 0.5 and 1.5
+    # crop centres 0.5 1.5 2.5 3.5 are at 0.25 0.75 1.25 1.75 of the frame; its own centres are at
+    # 0.5 and 1.5
     np.testing.assert_allclose(crop[0, 0, 0] * 255, [0, 25, 75, 100], atol=1e-4)
 
 
@@ -108,7 +111,9 @@ def test_parity_crop_4k_face_does_not_alias(scale, rng):
     frame = noise_frame(rng, 2160, 3840)
     matrix = placed((2901.3, 1011.8), scale, 11.0, 96)
     native = ops.crop_rgb(frame, matrix, 96)
-    np.testing.assert_allclose(native, reference.crop_rgb(frame, matrix, 96), atol=CROP_ATOL, rtol=0)
+    np.testing.assert_allclose(
+        native, reference.crop_rgb(frame, matrix, 96), atol=CROP_ATOL, rtol=0
+    )
     # white noise has a deviation of 0.29; averaged over n x n pixels at least 1 / n of it goes
     assert native.std() < 1.2 * 0.29 / min(max(np.rint(scale), 1), 8)
 
@@ -172,7 +177,9 @@ def test_crop_of_non_contiguous_frame_equals_that_of_its_copy(view, rng):
     frame = non_contiguous_views(noise_frame(rng, 80, 70))[view]
     assert not frame.flags.c_contiguous
     matrix = placed((20.0, 20.0), 1.7, 30.0, 40)
-    np.testing.assert_array_equal(ops.crop_rgb(frame, matrix, 40), ops.crop_rgb(frame.copy(), matrix, 40))
+    np.testing.assert_array_equal(
+        ops.crop_rgb(frame, matrix, 40), ops.crop_rgb(frame.copy(), matrix, 40)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
@@ -189,13 +196,16 @@ FRAME = np.zeros((8, 9, 3), np.uint8)
 @pytest.mark.parametrize(
     ("frame", "match"),
     [
-        (np.zeros((3, 8, 9), np.float32), r"crop_rgb: frame_bgr must be uint8 HWC with 3 channels, got float32 \(3, 8, 9\)"),
+        (
+            np.zeros((3, 8, 9), np.float32),
+            r"crop_rgb: frame_bgr must be uint8 HWC with 3 channels, got float32 \(3",
+        ),
         (np.zeros((8, 9), np.uint8), r"got uint8 \(8, 9\)"),
         (np.zeros((8, 9, 4), np.uint8), r"got uint8 \(8, 9, 4\)"),
         (np.zeros((0, 9, 3), np.uint8), r"pixels high and wide, got uint8 \(0, 9, 3\)"),
         ([[1, 2, 3]], "got list"),
     ],
-)  # fmt: skip
+)
 def test_crop_rejects_what_is_no_frame(frame, match):
     with pytest.raises(ContractError, match=match):
         ops.crop_rgb(frame, IDENTITY, 12)

@@ -1,4 +1,6 @@
-"""Where tests find the shared data (portraits, clips, the morphable model), which is not part of the repository."""
+"""Where tests find the shared data (portraits, clips, the morphable model), which is not part of
+the repository.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ def find_shared_data_dir() -> Path | None:
     """The folder, or None where there is none.
 
     Raises:
-        FileNotFoundError: If RT_SWAP_DATA names a folder that does not exist: that is a mistake, not an absence.
+        FileNotFoundError: If RT_SWAP_DATA names a folder that does not exist: that is a mistake,
+            not an absence.
     """
     named = os.environ.get(ENV_NAME)
     if named:
@@ -35,7 +38,9 @@ def shared_data_dir(*parts: str) -> Path:
     """
     folder = find_shared_data_dir()
     if folder is None:
-        pytest.skip(f"needs the shared data: set {ENV_NAME} or put it in ../shared/data beside the checkout")
+        pytest.skip(
+            f"needs the shared data: set {ENV_NAME} or put it in ../shared/data beside the checkout"
+        )
     path = folder.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"needs {'/'.join(parts)} in the shared data")

@@ -25,7 +25,9 @@ def noise_frame(rng: np.random.Generator, height: int, width: int) -> U8:
 
 
 def placed(centre_xy: tuple[float, float], scale: float, degrees: float, size_px: int) -> F64:
-    """M_frame_from_crop of a crop of `size_px` turned and scaled about its middle, which lies at `centre_xy`."""
+    """M_frame_from_crop of a crop of `size_px` turned and scaled about its middle, which lies at
+    `centre_xy`.
+    """
     cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
     linear = np.array([[cos, -sin], [sin, cos]])
     offset = np.array(centre_xy) - linear @ np.full(2, size_px / 2)
@@ -56,7 +58,8 @@ def still_maps(size_px: int, weight: F32, fill: float = 0.5) -> Maps:
     )
 
 
-# name -> (frame height and width, crop side, where its middle lies, frame pixels per crop pixel, degrees)
+# name -> (frame height and width, crop side, where its middle lies, frame pixels per crop pixel,
+# degrees)
 PLACES: dict[str, tuple[tuple[int, int], int, tuple[float, float], float, float]] = {
     "inside": ((97, 131), 33, (64.3, 45.2), 1.0, 0.0),
     "rotated": ((97, 131), 33, (64.3, 45.2), 1.3, 27.0),
