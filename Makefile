@@ -24,7 +24,7 @@ DEMO_ARGS ?=
 BIN := .venv/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --constraint constraints.txt
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
 EXT_SOURCES := setup.py $(filter-out %.md,$(wildcard cpp_ext/*))
 CPP_FILES := $(wildcard cpp_ext/*.h cpp_ext/*.inc cpp_ext/*.cpp cpp_ext/*.cu cpp_ext/*.cuh)
 
@@ -85,16 +85,18 @@ system-demo system-test: system-%:
 
 # The build is not isolated, so that these pins hold for it, too.
 .venv/.stamp-build: .venv/.stamp-venv constraints.txt
-	$(INSTALL) setuptools pybind11
+	@$(INSTALL) setuptools pybind11
 	@touch $@
 
 .venv/.stamp-demo: .venv/.stamp-build pyproject.toml
-	$(INSTALL) --no-build-isolation --editable '.[demo]'
+	@echo "installing .[demo] and building the native module (once; takes minutes)"
+	@$(INSTALL) --no-build-isolation --editable '.[demo]'
 	@touch $@
 
 # Holds all that the demo needs, too.
 .venv/.stamp-test: .venv/.stamp-build pyproject.toml
-	$(INSTALL) --no-build-isolation --editable '.[demo,dev,train]'
+	@echo "installing .[demo,dev,train] and building the native module (once; takes minutes)"
+	@$(INSTALL) --no-build-isolation --editable '.[demo,dev,train]'
 	@touch .venv/.stamp-demo $@
 
 # The editable install has built it once; after that only when a source is newer.
