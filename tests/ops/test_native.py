@@ -182,7 +182,7 @@ def test_gil_is_released_while_a_kernel_runs(rng):
         thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert turns_before_the_end > 0
+    assert turns_before_the_end >= 3
 
 
 def _crop_in_child(queue) -> None:
