@@ -17,6 +17,7 @@ the tags are written as they were found.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,6 +180,14 @@ class _Turn:
         return turned(frame_bgr, transpose=self.transpose, flip_x=self.flip_x, flip_y=self.flip_y)
 
 
+@functools.cache
+def _one_thread() -> dict[str, Any]:
+    """The option that keeps a conversion on its own thread; before PyAV 17 it always was."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+
 def _turn_of(picture: VideoFrame, path: Path) -> _Turn:
     """Read the display matrix: 9 numbers a b u c d v x y w; a stored point (x, y) is shown at (a x
     + c y, b x + d y).
@@ -214,9 +223,9 @@ def _open(path: Path) -> InputContainer:
             raise SourceError(f"{path}: there is no such file; check the spelling")
         if path.is_file() and path.stat().st_size == 0:
             raise SourceError(f"{path}: is empty (0 bytes); copy or download it again")
-        # "file:" keeps a colon in a name from being taken for a protocol; no pattern: "%d" in a
-        # name is just a name
-        container = av.open(f"file:{path}", metadata_errors="ignore")
+        # "file:" keeps a colon in a name from being taken for a protocol
+        options = {"pattern_type": "none"} if "%" in path.name else {}  # else numbered pictures
+        container = av.open(f"file:{path}", metadata_errors="ignore", options=options)
     except av.error.PermissionError as exc:
         raise SourceError(f"{path}: may not be read; check its permissions") from exc
     except av.error.FFmpegError as exc:
@@ -354,11 +363,13 @@ class VideoReader:
             colour = ColourTags(1, 1, 1, 1)  # BT.709, limited range
         else:
             full = first.format.name.startswith("yuvj")
+            context = stream.codec_context
             colour = ColourTags(
                 int(first.colorspace),
                 2 if full else int(first.color_range),
-                int(first.color_trc),
-                int(first.color_primaries),
+                # PyAV 16 has these of the stream only
+                int(getattr(first, "color_trc", context.color_trc)),
+                int(getattr(first, "color_primaries", context.color_primaries)),
             )
         return VideoInfo(
             path=self._path,
@@ -458,7 +469,7 @@ class VideoReader:
             src_colorspace=self._matrix,
             src_color_range=self.info.colour.color_range or None,
             interpolation=_READ_FLAGS if picture.width == width else _SCALE_FLAGS,
-            threads=1,
+            **_one_thread(),
         )
         plane = converted.planes[0]
         pixels: Any = plane  # a buffer, which its stub does not say
@@ -487,7 +498,8 @@ class VideoReader:
         """Whether the file ended before its own index or header says it should."""
         indexed = 0
         if "mov" in self.info.container:
-            indexed = len(self._stream.index_entries)
+            # PyAV 16 does not show the index
+            indexed = len(getattr(self._stream, "index_entries", ()))
         elif self.info.container == "avi":
             indexed = self._stream.frames
         if indexed:
@@ -496,7 +508,7 @@ class VideoReader:
             return None
         declared_us = self._container.duration
         # what MPEG-TS, raw streams and pictures declare is FFmpeg's guess from the file's size
-        if declared_us is None or not {"matroska", "webm", "flv", "asf"} & set(
+        if declared_us is None or not {"mov", "matroska", "webm", "flv", "asf"} & set(
             self.info.container.split(",")
         ):
             return None
@@ -540,7 +552,8 @@ class _AudioCopy:
             except ValueError as exc:
                 raise _cannot_hold(path, name, info.path) from exc
             copy.metadata.update(stream.metadata)
-            copy.disposition = stream.disposition
+            marks: Any = stream.disposition
+            copy.disposition = getattr(marks, "value", marks)  # PyAV 16 takes the bare number
             self._out[stream.index] = copy
         self._packets = iter(self._input.demux(*self._input.streams.audio))
         self._waiting: Packet[Any] | None = None
@@ -778,12 +791,12 @@ class VideoWriter:
             dst_colorspace=self._matrix,
             dst_color_range=self._like.colour.color_range or 1,
             interpolation=_WRITE_FLAGS,
-            threads=1,
+            **_one_thread(),
         )
         picture.pts, picture.time_base = pts, self._like.time_base
-        tags = self._like.colour
-        picture.colorspace, picture.color_range = tags.colorspace, tags.color_range
-        picture.color_trc, picture.color_primaries = tags.color_trc, tags.color_primaries
+        for name, value in vars(self._like.colour).items():
+            if hasattr(picture, name):  # PyAV 16 knows two of the four
+                setattr(picture, name, value)
         try:
             self._encode_held(pts)
             self._held = picture

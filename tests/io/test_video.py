@@ -140,6 +140,8 @@ def test_reader_mirror_in_the_display_matrix_is_applied(tmp_path: Path) -> None:
             "libx264", rate=25, width=64, height=48, options=LOSSLESS
         )
         stream.pix_fmt = "yuv420p"
+        if not hasattr(stream, "set_display_rotation"):
+            pytest.skip("needs PyAV 17 or later to write a display matrix")
         stream.set_display_rotation(0, hflip=True)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(quadrants_bgr(), "bgr24")))
         container.mux(stream.encode(None))

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 
 from rt_swap.frames import U8
 
@@ -83,6 +84,8 @@ def write_video(
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("needs PyAV 17 or later to write a display matrix")
             stream.set_display_rotation(rotation)
         sounds: list[Any] = [_add_audio(container, name) for name in audio]
         matrix = {1: 1, 9: 9}.get((tags or {}).get("colorspace", 2), 5)
@@ -167,7 +170,7 @@ def probe(path: Path) -> Probed:
             "container": container.format.name,
             "metadata": dict(container.metadata),
             **{
-                name: int(getattr(last, name))
+                name: int(getattr(last, name, getattr(context, name)))
                 for name in ("color_range", "colorspace", "color_trc", "color_primaries")
             },
         }
