@@ -75,8 +75,13 @@ RT_HD Pack4 number_or(Pack4 a, Pack4 b) { return a == a ? a : b; }
 // Limits to [0, 255]; NaN stays NaN.
 RT_HD Pack4 clamp_255(Pack4 a) {
   const Pack4 low = broadcast(0.0f), high = broadcast(255.0f);
+#ifdef RT_SWAP_SSE2
+  // these return their second operand where one is NaN
+  return _mm_min_ps(high, _mm_max_ps(low, a));
+#else
   a = a < low ? low : a;
   return a > high ? high : a;
+#endif
 }
 
 // Lanes 0 .. 3 and 4 .. 7.
@@ -263,8 +268,10 @@ RT_HD void store_bgr(uint8_t* pixel, Pack4 bgr) {
   // the low byte of each float's bits is the level
   __m128i bits = _mm_and_si128(_mm_castps_si128(rounded), _mm_set1_epi32(0xff));
   bits = _mm_packs_epi32(bits, bits);
-  const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(bits, bits));
-  std::memcpy(pixel, &bytes, 3);
+  const uint32_t bytes = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_packus_epi16(bits, bits)));
+  const uint16_t blue_green = static_cast<uint16_t>(bytes);
+  std::memcpy(pixel, &blue_green, 2);
+  pixel[2] = static_cast<uint8_t>(bytes >> 16);
 #else
   for (int k = 0; k < 3; ++k) pixel[k] = static_cast<uint8_t>(rounded[k] - 8388608.0f);
 #endif
