@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     seconds = _seconds_of(arguments)
     out = _folder(Path(arguments.out))
+    inputs = [Path(name) for name in (arguments.target, arguments.source) if name]
+    _spare(inputs, out, films=not arguments.target)
     with swapper_of(settings) as swapper:
         target = Path(arguments.target) if arguments.target else out / "target.mp4"
         portrait = None
@@ -133,17 +136,18 @@ def run(arguments: argparse.Namespace) -> int:
         figures: dict[str, Any] = summary.as_json()
         lines = _speed_lines(summary)
         sheet = out / "contact_sheet.jpg"
-        sheet.unlink(missing_ok=True)  # an earlier demo's
+        with contextlib.suppress(OSError):
+            sheet.unlink()  # an earlier demo's
         if arguments.source:
             lines += _source_lines(summary)
-            _write_sheet(sheet, *_rows_of_video(out / "demo.mp4", summary), inputs=[target])
+            _write_sheet(sheet, *_rows_of_video(out / "demo.mp4", summary), inputs=inputs)
         elif summary.face_found:
             trial = _Trial(swapper, settings)
             rows, headers = trial.run(_pick(target, summary.frames_out))
             figures["presets"], figures["checks"] = trial.presets(), trial.checks()
             lines += trial.lines()
             if rows:
-                _write_sheet(sheet, rows, headers, inputs=[target])
+                _write_sheet(sheet, rows, headers, inputs=inputs)
     if arguments.json:
         print(json.dumps(figures, indent=2))
     elif not arguments.quiet:
@@ -185,6 +189,22 @@ def _folder(out: Path) -> Path:
             f"--out {out}: the folder cannot be made ({exc.strerror}); choose another"
         ) from exc
     return out
+
+
+def _spare(inputs: Sequence[Path], out: Path, *, films: bool) -> None:
+    """Refuse inputs that this demo would replace.
+
+    Raises:
+        SinkError: Naming the first.
+    """
+    names = ["demo.mp4", "contact_sheet.jpg", *(["target.mp4"] if films else [])]
+    for written in (out / name for name in names):
+        for given in inputs:
+            if written.exists() and given.exists() and written.samefile(given):
+                raise SinkError(
+                    f"{given}: is also an input and would be replaced;"
+                    " give another folder with --out, or move it"
+                )
 
 
 def _portrait() -> U8:

@@ -152,14 +152,23 @@ def test_demo_target_without_face_has_its_exit_code_and_no_stale_sheet(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["demo.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--target", "demo.mp4"),
+        ("--source", "demo.mp4"),
+        ("--source", "target.mp4"),
+        ("--source", "contact_sheet.jpg"),
+    ],
+)
 def test_demo_refuses_to_write_over_its_input(
-    run: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str
 ) -> None:
-    (tmp_path / "out").mkdir()
-    clip = write_video(tmp_path / "out" / "demo.mp4", numbered(2, 96, 128))
-    before = clip.read_bytes()
-    assert run("--target", str(clip)) == 32
-    assert clip.read_bytes() == before
+    given = tmp_path / "out" / name
+    given.parent.mkdir()
+    given.write_bytes(b"mine")
+    assert run(option, str(given)) == 32
+    assert [p.read_bytes() for p in given.parent.iterdir()] == [b"mine"]
     assert "is also an input" in capsys.readouterr().err
 
 
