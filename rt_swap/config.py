@@ -22,7 +22,9 @@ from rt_swap.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "RT_SWAP_"
 CONFIG_VARIABLE: Final = "RT_SWAP_CONFIG"
-_OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "RT_SWAP_DATA", "RT_SWAP_DEBUG"})
+_OTHER_VARIABLES: Final = frozenset(
+    {CONFIG_VARIABLE, "RT_SWAP_DATA", "RT_SWAP_DEBUG", "RT_SWAP_NATIVE"}
+)
 _OTHER_PREFIXES: Final = ("RT_SWAP_TEST_", "RT_SWAP_BUILD_", "RT_SWAP_BENCH_")
 
 MODES: Final = ("absolute", "relative")

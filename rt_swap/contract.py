@@ -74,7 +74,7 @@ def template_xy() -> npt.NDArray[np.float64]:
         (9, 2) pixels of the crop, order (x, y), origin at the top-left corner.
     """
     offsets = np.array(_STABLE_OFFSETS) * TEMPLATE_CANTHAL_FRACTION
-    return (offsets + np.array(TEMPLATE_CENTRE_XY)) * CROP_SIZE_PX
+    return np.asarray((offsets + np.array(TEMPLATE_CENTRE_XY)) * CROP_SIZE_PX, np.float64)
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_empty_variable_counts_as_unset() -> None:
 
 
 def test_other_variables_of_ours_are_no_settings() -> None:
-    environ = {"RT_SWAP_DATA": "/data", "RT_SWAP_DEBUG": "1", "RT_SWAP_TEST_X": "1"}
+    environ = {"RT_SWAP_DATA": "/data", "RT_SWAP_NATIVE": "1", "RT_SWAP_TEST_X": "1"}
     assert load_settings(environ=environ) == Settings()
 
 
