@@ -65,7 +65,8 @@ def test_empty_variable_counts_as_unset() -> None:
 
 
 def test_other_variables_of_ours_are_no_settings() -> None:
-    environ = {"RT_SWAP_DATA": "/data", "RT_SWAP_NATIVE": "1", "RT_SWAP_TEST_X": "1"}
+    names = ("RT_SWAP_DATA", "RT_SWAP_DEBUG", "RT_SWAP_NATIVE", "RT_SWAP_TEST_X")
+    environ = dict.fromkeys(names, "1")
     assert load_settings(environ=environ) == Settings()
 
 
