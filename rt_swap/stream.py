@@ -16,6 +16,7 @@ and KeyboardInterrupt is raised.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -214,28 +215,45 @@ def run(
         except BaseException as error:
             fail(error)
 
-    threads = [threading.Thread(target=read, name="rt_swap source", daemon=True)]
+    jobs: list[tuple[str, Callable[[], None]]] = [("source", read)]
     for (name, function), before, after in zip(stages, queues, queues[1:], strict=False):
-        arguments = (function, before, after)
-        threads.append(
-            threading.Thread(target=work, args=arguments, name=f"rt_swap {name}", daemon=True)
-        )
-    threads.append(threading.Thread(target=write, name="rt_swap sink", daemon=True))
+        jobs.append((name, functools.partial(work, function, before, after)))
+    jobs.append(("sink", write))
+    running = len(jobs)
+    all_ended = threading.Event()
+    gate = threading.Event()  # nothing is done before all threads are there
 
+    def tell_when_ended(job: Callable[[], None]) -> None:
+        nonlocal running
+        gate.wait()
+        try:
+            job()
+        finally:
+            with lock:
+                running -= 1
+                if running == 0:
+                    all_ended.set()
+
+    threads = [
+        threading.Thread(target=tell_when_ended, args=(job,), name=f"rt_swap {name}", daemon=True)
+        for name, job in jobs
+    ]
+    started: list[threading.Thread] = []
     asked = False
     try:
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
+            started.append(thread)
+        gate.set()
+        # An event, not Thread.join: a join that Ctrl-C interrupts takes a thread that runs on for
+        # ended (CPython 3.11, threading._wait_for_tstate_lock).
+        while True:
             try:
-                if failures:
-                    # a source blocked in a device ends when its owner closes it; do not wait for it
-                    # here for ever
-                    for thread in threads:
-                        thread.join(_JOIN_S)
-                    break
-                for thread in threads:
-                    thread.join(0.05)
+                while not failures and not all_ended.wait(0.1):
+                    pass
+                # after a failure, a source blocked in a device ends only when its owner closes it
+                all_ended.wait(_JOIN_S)
+                break
             except KeyboardInterrupt:
                 if asked:
                     raise
@@ -246,10 +264,25 @@ def run(
                 stop.set()
     except BaseException:
         abandon()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(_JOIN_S)
+        gate.set()
+        if len(started) == len(threads):
+            all_ended.wait(_JOIN_S)
         raise
     if failures:
         raise failures[0]
     return Report(emitted, first.dropped, asked or not exhausted)
+
+
+def finish(function: Callable[[], None]) -> bool:
+    """Do one last thing to its end although Ctrl-C may come; a second one gives it up.
+
+    Args:
+        function: As completing a file.
+
+    Returns:
+        Whether Ctrl-C came meanwhile.
+
+    Raises:
+        BaseException: What the function raises; KeyboardInterrupt at a second Ctrl-C.
+    """
+    return run([None], [], lambda _: function()).interrupted

@@ -11,6 +11,7 @@ with Swapper.load() as swapper:
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -493,9 +494,14 @@ class Swapper:
             if report.interrupted and report.emitted == 0:
                 raise KeyboardInterrupt
             early = report.interrupted or run.trimmed
-            sink.finish(last_duration=None if early else reader.last_duration, cut_audio=early)
-        summary = run.summary(output, report.interrupted, audio and info.has_audio)
-        if report.interrupted:
+            complete = functools.partial(
+                sink.finish,
+                last_duration=None if early else reader.last_duration,
+                cut_audio=early,
+            )
+            interrupted = stream.finish(complete) or report.interrupted
+        summary = run.summary(output, interrupted, audio and info.has_audio)
+        if interrupted:
             raise ReenactInterrupted(summary)
         if not summary.face_found:
             logger.warning(

@@ -157,6 +157,43 @@ def test_first_ctrl_c_finishes_what_is_on_its_way() -> None:
     assert 21 <= len(out) < 10_000
 
 
+def test_first_ctrl_c_waits_for_slow_stages_and_their_threads() -> None:
+    given: list[int] = []
+    out: list[int] = []
+
+    def source() -> Iterator[int]:
+        for i in range(1000):
+            given.append(i)
+            yield i
+
+    def slow(item: int) -> int:
+        if item == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        return item
+
+    report = stream.run(source(), [("a", slow), ("b", lambda x: x)], out.append)
+    assert report.interrupted
+    assert out == given
+    assert len(out) < 20
+
+
+def test_finish_is_not_cut_off_by_ctrl_c() -> None:
+    done: list[int] = []
+
+    def last() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        done.append(1)
+
+    assert stream.finish(last)
+    assert done == [1]
+    assert not stream.finish(lambda: done.append(2))
+    assert done == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        stream.finish(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+
+
 def test_second_ctrl_c_abandons_all() -> None:
     started = threading.Event()
 

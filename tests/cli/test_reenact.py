@@ -425,7 +425,10 @@ def test_ctrl_c_leaves_a_playable_file(
         time.sleep(0.02)
         part = list(tmp_path.glob(".o.*.part.mp4"))
     process.send_signal(number)
-    stdout, text = process.communicate(timeout=60)
+    try:
+        stdout, text = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code, text
     assert "Traceback" not in text
     assert f"{out} is complete" in text.splitlines()[-1]
