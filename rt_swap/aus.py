@@ -1,14 +1,22 @@
-"""The action units (AUs): ids, names, regions, order and sides. The only place where an AU index is a number.
+"""The action units (AUs): ids, names, regions, order and sides. The only place where an AU index
+is a number.
 
-One AU *token* exists per entry of :data:`AUS`, in this order. An intensity is FACS intensity / 5, so in [0, 1].
-Most AUs have a left and a right muscle; "left" and "right" are the *person's own*. ``aus_lr`` arrays are
-(..., K, 2) with [left, right]; ``aus`` arrays are (..., K), the larger of the two. For the sideways jaw (AU30)
+One AU *token* exists per entry of :data:`AUS`, in this order. An intensity is FACS intensity / 5,
+so in [0, 1].
+Most AUs have a left and a right muscle; "left" and "right" are the *person's own*. ``aus_lr``
+arrays are
+(..., K, 2) with [left, right]; ``aus`` arrays are (..., K), the larger of the two. For the
+sideways jaw (AU30)
 left and right are the directions. For a midline AU both sides carry the same value.
 
-ICT-FaceKit's blendshapes are partitioned among the AUs (``shapes_left``/``shapes_right``), so replacing the shapes of
-one AU leaves every other AU alone; this is what gives per-AU mixing a ground truth. AU numbers follow FACS (Ekman,
-Friesen, Hager 2002); the mapping follows ICT-FaceKit's own documentation, except AU10, which ``mouthUpperUp`` shows
-better than ``mouthShrugUpper`` does. AU23 and AU25 are readings derived from other units, see :func:`derived_aus`.
+ICT-FaceKit's blendshapes are partitioned among the AUs (``shapes_left``/``shapes_right``), so
+replacing the shapes of
+one AU leaves every other AU alone; this is what gives per-AU mixing a ground truth. AU numbers
+follow FACS (Ekman,
+Friesen, Hager 2002); the mapping follows ICT-FaceKit's own documentation, except AU10, which
+``mouthUpperUp`` shows
+better than ``mouthShrugUpper`` does. AU23 and AU25 are readings derived from other units, see
+:func:`derived_aus`.
 """
 
 from __future__ import annotations
@@ -162,8 +170,10 @@ def region_mask(region: str) -> npt.NDArray[np.bool_]:
 def derived_aus(aus: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
     """AU23 (lip tightener) and AU25 (lips part), which have no token of their own.
 
-    The lips part because a lip is raised (AU10), lowered (AU16), funnelled (AU22) or the jaw drops (AU26); they are
-    tight when they press (AU24) or roll in (AU28). Each is the largest of its causes (our reading of FACS, not a
+    The lips part because a lip is raised (AU10), lowered (AU16), funnelled (AU22) or the jaw drops
+    (AU26); they are
+    tight when they press (AU24) or roll in (AU28). Each is the largest of its causes (our reading
+    of FACS, not a
     formula from the manual; the factor on AU22 is where the model's lips part).
 
     Args:
@@ -177,7 +187,5 @@ def derived_aus(aus: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float3
         return np.asarray(aus[..., au.index], np.float32)
 
     tight = np.maximum(col(AuId.AU24), col(AuId.AU28))
-    part = np.maximum.reduce(
-        [col(AuId.AU10), col(AuId.AU16), 0.5 * col(AuId.AU22), col(AuId.AU26)]
-    )
+    part = np.maximum.reduce([col(AuId.AU10), col(AuId.AU16), 0.5 * col(AuId.AU22), col(AuId.AU26)])
     return {"AU23": tight.astype(np.float32), "AU25": part.astype(np.float32)}

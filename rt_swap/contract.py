@@ -1,4 +1,5 @@
-"""Names, shapes and ranges of everything that crosses a seam: graphs, crops and the files between them.
+"""Names, shapes and ranges of everything that crosses a seam: graphs, crops and the files between
+them.
 
 Shared by training, engines and the runtime; changing anything here raises CONTRACT_VERSION.
 
@@ -12,11 +13,13 @@ target generator (``target_generator.onnx``)
          source_tokens (1, K, D)
          base_tokens   (1, K, D)      stored neutral; read only where relative is 1
          gains         (1, K)         0 leaves an AU as the target has it, 1 takes the source's
-         relative      (1, 1)         0: base is the target's own tokens (absolute); 1: base is base_tokens
+         relative      (1, 1)         0: base is the target's own tokens (absolute); 1: base is
+         base_tokens
     out  flow_xy       (1, 2, S, S)   where to fetch, offset in crop pixels, order (x, y)
          keep          (1, 1, S, S)   [0, 1], how far to trust the fetched pixel
          fill_rgb      (1, 3, S, S)   [0, 1], what to paint where nothing can be fetched
-         shade         (1, 1, S, S)   > 0, factor on the fetched pixel (folds and wrinkles); 1 changes nothing
+         shade         (1, 1, S, S)   > 0, factor on the fetched pixel (folds and wrinkles); 1
+         changes nothing
          tokens        (1, K, D)      the target's own
          aus_lr        (1, K, 2)      the target's own
 
@@ -44,9 +47,12 @@ TOKEN_DIM: Final = 16
 ENCODER_NAME: Final = "expression_encoder"
 GENERATOR_NAME: Final = "target_generator"
 
-# --- the aligned crop -------------------------------------------------------------------------------------------------
-# Landmarks (mediapipe face-mesh indices) that an expression hardly moves, and where they lie in the aligned crop, as a
-# fraction of its side. Positions: the mean over 80 neutral frontal faces, in units of the outer canthal distance around
+# --- the aligned crop
+# -------------------------------------------------------------------------------------------------
+# Landmarks (mediapipe face-mesh indices) that an expression hardly moves, and where they lie in
+# the aligned crop, as a
+# fraction of its side. Positions: the mean over 80 neutral frontal faces, in units of the outer
+# canthal distance around
 # its middle, then scaled by TEMPLATE_CANTHAL_FRACTION so that forehead and an open jaw both fit.
 TEMPLATE_CANTHAL_FRACTION: Final = 0.38
 TEMPLATE_CENTRE_XY: Final = (0.5, 0.34)
@@ -77,7 +83,7 @@ def template_xy() -> npt.NDArray[np.float64]:
     return np.asarray((offsets + np.array(TEMPLATE_CENTRE_XY)) * CROP_SIZE_PX, np.float64)
 
 
-# --- graphs -----------------------------------------------------------------------------------------------------------
+# --- graphs --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a graph: name, static shape, always float32 at the seam."""
@@ -126,9 +132,11 @@ GENERATOR_SPEC: Final = GraphSpec(
 
 GRAPHS: Final[dict[str, GraphSpec]] = {g.name: g for g in (ENCODER_SPEC, GENERATOR_SPEC)}
 
-# --- how close two runtimes must be -----------------------------------------------------------------------------------
+# --- how close two runtimes must be
+# -----------------------------------------------------------------------------------
 PARITY_ATOL_FP32: Final[dict[str, float]] = {
-    # flow in pixels: 1/100 px moves a full black-to-white edge by 2.6 grey levels at most and a real one by far less
+    # flow in pixels: 1/100 px moves a full black-to-white edge by 2.6 grey levels at most and a
+    # real one by far less
     "flow_xy": 1e-2,
     # the rest in units of 1: half a grey level
     "keep": 2e-3,
@@ -137,4 +145,6 @@ PARITY_ATOL_FP32: Final[dict[str, float]] = {
     "tokens": 2e-3,
     "aus_lr": 2e-3,
 }
-"""Largest absolute difference allowed between PyTorch fp32 and ONNX Runtime fp32, per output, with the reason."""
+"""Largest absolute difference allowed between PyTorch fp32 and ONNX Runtime fp32, per output,
+with the reason.
+"""

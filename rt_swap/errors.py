@@ -1,4 +1,5 @@
-"""Exceptions of rt_swap. Each one also *is* the builtin in brackets, so ``except ValueError`` works.
+"""Exceptions of rt_swap. Each one also *is* the builtin in brackets, so ``except ValueError``
+works.
 
     RtSwapError (Exception)
     +- ConfigError       (ValueError)    a wrong option, file of settings or environment variable
@@ -7,7 +8,8 @@
     |  +- BackendUnavailable             the runtime or device asked for is not here
     |  +- EngineBuildError               an engine could not be built
     |  +- EngineMismatch                 a cached engine belongs to something else
-    |  +- ModelFileError                 a model file is missing, corrupt or not the one the manifest names
+    |  +- ModelFileError                 a model file is missing, corrupt or not the one the
+    manifest names
     |  +- InferenceError                 a graph failed while running
     +- ExpressionError   (ValueError)    an expression cannot be had
     |  +- NoFaceError                    there is no face where one is needed
@@ -16,7 +18,8 @@
        +- SourceError                    frames cannot be read
        +- SinkError                      frames cannot be written
 
-The command line turns each into one sentence and an exit code of its own (``rt_swap.cli.EXIT_CODES``).
+The command line turns each into one sentence and an exit code of its own
+(``rt_swap.cli.EXIT_CODES``).
 """
 
 from __future__ import annotations
@@ -91,4 +94,6 @@ class SourceError(StreamError):
 
 
 class SinkError(StreamError):
-    """Frames cannot be written: the path exists, is the input, is not writable, or the disk is full."""
+    """Frames cannot be written: the path exists, is the input, is not writable, or the disk is
+    full.
+    """

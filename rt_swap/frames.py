@@ -41,7 +41,8 @@ class TrackedFace:
     """A face found by a tracker.
 
     Attributes:
-        landmarks_xy: (478, 2) float64 pixels of the frame, mediapipe face-mesh order (468 points + 10 of the irises).
+        landmarks_xy: (478, 2) float64 pixels of the frame, mediapipe face-mesh order (468 points +
+            10 of the irises).
         depth: (478,) float64, relative depth in the same pixel unit, smaller is nearer.
         confidence: [0, 1].
         track_id: Stays the same for one person while in view; a new person gets a new one.
@@ -89,7 +90,8 @@ class Expression:
         duration_s: Length of the clip in seconds; 0 for a still.
         name: What it was made from, for messages.
         model_sha256: Hash of the encoder that made it.
-        valid: (T,) bool, False where the clip showed no face (tokens of the last valid entry are repeated there).
+        valid: (T,) bool, False where the clip showed no face (tokens of the last valid entry are
+            repeated there).
     """
 
     tokens: F32

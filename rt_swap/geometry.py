@@ -1,8 +1,10 @@
 """2x3 affines, boxes and landmarks. NumPy float64, no images.
 
 Convention:
-    Coordinates are (x, y) in pixels, origin at the top-left *corner*; the centre of pixel [row i, col j] is
-    (j + 0.5, i + 0.5). ``M_b_from_a`` maps points of a to points of b: ``p_b = M_b_from_a @ (p_a, 1)``.
+    Coordinates are (x, y) in pixels, origin at the top-left *corner*; the centre of pixel [row i,
+    col j] is
+    (j + 0.5, i + 0.5). ``M_b_from_a`` maps points of a to points of b: ``p_b = M_b_from_a @ (p_a,
+    1)``.
     Sizes scale points by plain multiplication, and affines compose. Only :func:`to_cv2` writes 0.5.
 """
 
@@ -45,7 +47,8 @@ def invert(M_b_from_a: F64) -> F64:
     det = float(np.linalg.det(linear)) if np.isfinite(M_b_from_a).all() else 0.0
     if not np.isfinite(det) or abs(det) < 1e-12:
         raise ContractError(
-            f"invert: the affine is singular or not finite (determinant {det:g}): {M_b_from_a.tolist()}"
+            f"invert: the affine is singular or not finite (determinant {det:g}): "
+            f"{M_b_from_a.tolist()}"
         )
     inverse = np.linalg.inv(linear)
     return np.concatenate([inverse, (-inverse @ M_b_from_a[:, 2])[:, None]], axis=1)
@@ -78,7 +81,9 @@ def similarity_from_points(points_a: F64, points_b: F64, weights: F64 | None = N
     a, b = points_a - mean_a, points_b - mean_b
     variance = float(w @ (a**2).sum(1))
     if not variance > 1e-12:
-        raise ContractError("similarity_from_points: all points coincide; no transform can be found")
+        raise ContractError(
+            "similarity_from_points: all points coincide; no transform can be found"
+        )
     # a rotation and scale is multiplication by a complex number; the best one is <a, b> / <a, a>
     real = float(w @ (a * b).sum(1)) / variance
     imag = float(w @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])) / variance
@@ -93,7 +98,8 @@ def crop_from_landmarks(landmarks_xy: F64) -> F64:
         landmarks_xy: (468 or more, 2) pixels of the frame, mediapipe face-mesh order.
 
     Returns:
-        ``M_crop_from_frame``, (2, 3): the stable landmarks lie as near to their template as a similarity allows.
+        ``M_crop_from_frame``, (2, 3): the stable landmarks lie as near to their template as a
+        similarity allows.
     """
     return similarity_from_points(landmarks_xy[list(STABLE_LANDMARKS)], template_xy())
 
@@ -105,7 +111,9 @@ def to_cv2(M_b_from_a: F64) -> F64:
     return shifted
 
 
-def roi_of_crop(M_frame_from_crop: F64, crop_size_px: int, frame_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+def roi_of_crop(
+    M_frame_from_crop: F64, crop_size_px: int, frame_hw: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """Smallest box of whole frame pixels that holds the crop, clipped to the frame.
 
     Args:

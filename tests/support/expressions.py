@@ -16,7 +16,9 @@ def clip(
     valid: list[bool] | None = None,
     model_sha256: str = "a" * 64,
 ) -> Expression:
-    """An expression whose token entries at one time all hold one value; intensities a tenth of it."""
+    """An expression whose token entries at one time all hold one value; intensities a tenth of
+    it.
+    """
     column = np.array(values, np.float32)[:, None, None]
     return Expression(
         tokens=np.broadcast_to(column, (len(values), NUM_AUS, TOKEN_DIM)).copy(),

@@ -1,6 +1,7 @@
 """Which ICT-FaceKit vertex each mediapipe landmark is.
 
-The 68 Multi-PIE points give the first pairs. Between two of them on a lid or lip, mediapipe has further contour points;
+The 68 Multi-PIE points give the first pairs. Between two of them on a lid or lip, mediapipe has
+further contour points;
 theirs are found by walking the mesh along the rim and matching arc length.
 """
 
@@ -27,7 +28,8 @@ MEDIAPIPE68 = (
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
 
-# contour runs in mediapipe indices whose ends (and middles) are Multi-PIE points: (multi-pie ids, mediapipe ids)
+# contour runs in mediapipe indices whose ends (and middles) are Multi-PIE points: (multi-pie ids,
+# mediapipe ids)
 _RUNS = (
     ((36, 37, 38, 39), (33, 246, 161, 160, 159, 158, 157, 173, 133)),
     ((39, 40, 41, 36), (133, 155, 154, 153, 145, 144, 163, 7, 33)),
@@ -66,11 +68,14 @@ def build(model: IctModel, mean_landmarks: F32 | None = None) -> Correspondence:
 
     Args:
         model: The morphable model.
-        mean_landmarks: Unused unless given: (478, 2) typical landmarks whose arc lengths place the points between.
+        mean_landmarks: Unused unless given: (478, 2) typical landmarks whose arc lengths place the
+            points between.
     """
     end = RANGES["face"][1]
     face = model.triangles[(model.triangles < end).all(1)]
-    edges = np.unique(np.sort(np.concatenate([face[:, [0, 1]], face[:, [1, 2]], face[:, [2, 0]]]), 1), axis=0)
+    edges = np.unique(
+        np.sort(np.concatenate([face[:, [0, 1]], face[:, [1, 2]], face[:, [2, 0]]]), 1), axis=0
+    )
     length = np.linalg.norm(model.vertices[edges[:, 0]] - model.vertices[edges[:, 1]], axis=1)
     graph = sparse.coo_matrix((length, (edges[:, 0], edges[:, 1])), (end, end)).tocsr()
 
@@ -87,7 +92,9 @@ def build(model: IctModel, mean_landmarks: F32 | None = None) -> Correspondence:
             share = np.linspace(0, 1, b - a + 1)[1:-1]
             if mean_landmarks is not None:
                 points = mean_landmarks[list(media[a : b + 1])]
-                run = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+                run = np.concatenate(
+                    [[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
+                )
                 share = (run / run[-1])[1:-1]
             for m, s in zip(media[a + 1 : b], share, strict=True):
                 pair[m] = walk[int(np.abs(along - s * along[-1]).argmin())]

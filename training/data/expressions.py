@@ -1,7 +1,9 @@
 """Draws expressions and gains from a distribution that people really show.
 
-A mixture: prototypes of emotions (co-occurring AUs, after the EMFACS tables in Ekman, Friesen and Hager 2002), mouth
-shapes of speech, sparse random units, and rest; on top blinks, gaze and asymmetry. The shares are ours: enough of each
+A mixture: prototypes of emotions (co-occurring AUs, after the EMFACS tables in Ekman, Friesen and
+Hager 2002), mouth
+shapes of speech, sparse random units, and rest; on top blinks, gaze and asymmetry. The shares are
+ours: enough of each
 for a network to learn it, not how often people do it.
 """
 
@@ -16,15 +18,20 @@ F32 = npt.NDArray[np.float32]
 
 # AU -> range of intensity
 _PROTOTYPES: tuple[dict[AuId, tuple[float, float]], ...] = (
-    {AuId.AU12: (0.4, 1.0), AuId.AU6: (0.2, 0.8), AuId.AU10: (0.0, 0.3), AuId.AU26: (0.0, 0.2)},  # smile
+    # smile
+    {AuId.AU12: (0.4, 1.0), AuId.AU6: (0.2, 0.8), AuId.AU10: (0.0, 0.3), AuId.AU26: (0.0, 0.2)},
     {AuId.AU12: (0.6, 1.0), AuId.AU6: (0.4, 0.9), AuId.AU26: (0.2, 0.6), AuId.AU10: (0.1, 0.5),
      AuId.AU16: (0.1, 0.6), AuId.AU7: (0.0, 0.5)},  # laugh
-    {AuId.AU1: (0.4, 1.0), AuId.AU2: (0.4, 1.0), AuId.AU5: (0.3, 1.0), AuId.AU26: (0.2, 0.9)},  # surprise
+    # surprise
+    {AuId.AU1: (0.4, 1.0), AuId.AU2: (0.4, 1.0), AuId.AU5: (0.3, 1.0), AuId.AU26: (0.2, 0.9)},
     {AuId.AU4: (0.5, 1.0), AuId.AU5: (0.0, 0.5), AuId.AU7: (0.2, 0.8), AuId.AU24: (0.1, 0.8),
      AuId.AU9: (0.0, 0.4)},  # anger
-    {AuId.AU1: (0.4, 1.0), AuId.AU4: (0.1, 0.6), AuId.AU15: (0.3, 0.9), AuId.AU17: (0.1, 0.7)},  # sadness
-    {AuId.AU9: (0.4, 1.0), AuId.AU10: (0.2, 0.8), AuId.AU17: (0.0, 0.6), AuId.AU4: (0.0, 0.5)},  # disgust
-    {AuId.AU1: (0.4, 1.0), AuId.AU2: (0.2, 0.8), AuId.AU4: (0.2, 0.7), AuId.AU5: (0.4, 1.0), AuId.AU20: (0.3, 0.9),
+    # sadness
+    {AuId.AU1: (0.4, 1.0), AuId.AU4: (0.1, 0.6), AuId.AU15: (0.3, 0.9), AuId.AU17: (0.1, 0.7)},
+    # disgust
+    {AuId.AU9: (0.4, 1.0), AuId.AU10: (0.2, 0.8), AuId.AU17: (0.0, 0.6), AuId.AU4: (0.0, 0.5)},
+    {AuId.AU1: (0.4, 1.0), AuId.AU2: (0.2, 0.8), AuId.AU4: (0.2, 0.7), AuId.AU5: (0.4, 1.0),
+    AuId.AU20: (0.3, 0.9),
      AuId.AU26: (0.1, 0.5)},  # fear
     {AuId.AU14: (0.3, 1.0), AuId.AU12: (0.0, 0.4)},  # contempt
     {AuId.AU33: (0.4, 1.0), AuId.AU24: (0.0, 0.6)},  # blown cheeks
@@ -56,7 +63,11 @@ def draw_expression(rng: np.random.Generator) -> F32:
         _add(aus, rng, _VISEMES[rng.integers(len(_VISEMES))])
     if kind == 3 or rng.random() < 0.3:
         for au in AUS:
-            if au.region != "gaze" and au.id != AuId.AU45 and rng.random() < (0.2 if kind == 3 else 0.06):
+            if (
+                au.region != "gaze"
+                and au.id != AuId.AU45
+                and rng.random() < (0.2 if kind == 3 else 0.06)
+            ):
                 aus[au.id.index] = np.maximum(aus[au.id.index], rng.beta(1.3, 1.6))
     if rng.random() < 0.5:  # nobody is quite symmetric
         paired = [k for k in np.flatnonzero(aus.max(1) > 0) if not AUS[k].is_midline]
@@ -88,7 +99,9 @@ def _add(aus: F32, rng: np.random.Generator, units: dict[AuId, tuple[float, floa
 
 
 def reconcile(aus: F32) -> F32:
-    """Weaken units that cannot be had together: closed lids are not wide, an open jaw has no pressed lips."""
+    """Weaken units that cannot be had together: closed lids are not wide, an open jaw has no
+    pressed lips.
+    """
     out = aus.clip(0, 1).astype(np.float32)
     blink, jaw = out[AuId.AU45.index], out[AuId.AU26.index].max()
     out[AuId.AU5.index] *= 1 - blink

@@ -1,7 +1,9 @@
 """Fit ICT-FaceKit to the landmarks of one portrait.
 
-Scaled orthographic camera: ``x = s (R v)_x + t_x``, ``y = -s (R v)_y + t_y`` (pixels, y down). Pose by a similarity
-between landmarks and vertices, then identity and expression by bounded linear least squares with Gaussian priors, a few
+Scaled orthographic camera: ``x = s (R v)_x + t_x``, ``y = -s (R v)_y + t_y`` (pixels, y down).
+Pose by a similarity
+between landmarks and vertices, then identity and expression by bounded linear least squares with
+Gaussian priors, a few
 alternations; then a residual warp, so that the projected vertices meet the landmarks exactly.
 """
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from training.data.correspond import IRIS_LANDMARKS, Correspondence
-from training.data.ict import RANGES, UPPER_TEETH_END, IctModel
+from training.data.ict import RANGES, IctModel
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -23,20 +25,33 @@ F64 = npt.NDArray[np.float64]
 EYES = (("L", RANGES["eye_left"], 22221), ("R", RANGES["eye_right"], 23791))
 GAZE_DEG_HORIZONTAL = 30.0
 GAZE_DEG_VERTICAL = 25.0
-"""How far an eyeball turns at intensity 1; the lid shapes of the model were sculpted for about this."""
+"""How far an eyeball turns at intensity 1; the lid shapes of the model were sculpted for about
+this.
+"""
 
 IDENTITY_MODES = 60
 IDENTITY_BOUND = 3.0
 PRIOR_IDENTITY = 0.05
 PRIOR_EXPRESSION = 0.12
-# what portraits really show costs little; what mimics an identity (a wide mouth, a short nose) costs much
+# what portraits really show costs little; what mimics an identity (a wide mouth, a short nose)
+# costs much
 PRIOR_OF_SHAPE = {
-    "mouthSmile": 0.04, "jawOpen": 0.04, "mouthUpperUp": 0.07, "mouthLowerDown": 0.07, "browDown": 0.08,
+    "mouthSmile": 0.04, "jawOpen": 0.04, "mouthUpperUp": 0.07, "mouthLowerDown": 0.07,
+    "browDown": 0.08,
     "browInnerUp": 0.08, "browOuterUp": 0.08, "eyeBlink": 0.04, "eyeWide": 0.08, "mouthFrown": 0.08,
     "mouthLeft": 0.3, "mouthRight": 0.3, "mouthPucker": 0.2, "noseSneer": 0.2,
 }  # fmt: skip
-# shapes that a frontal view cannot tell from identity or from each other; a portrait is taken to show none of them
-UNFITTED = ("jawForward", "cheekPuff", "mouthClose", "PupilDilate", "eyeLook", "mouthShrug", "mouthRoll")
+# shapes that a frontal view cannot tell from identity or from each other; a portrait is taken to
+# show none of them
+UNFITTED = (
+    "jawForward",
+    "cheekPuff",
+    "mouthClose",
+    "PupilDilate",
+    "eyeLook",
+    "mouthShrug",
+    "mouthRoll",
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,10 @@ class Fit:
         scale: Pixels per model unit.
         offset_xy: (2,) pixels.
         residual_xy: (V, 2) pixels, added to the projection.
-        blink_reach: (2,) factor on the blink shapes, [left, right], at which this person's lids meet.
-        error: Root mean square landmark error before the residual warp, in units of the outer canthal distance.
+        blink_reach: (2,) factor on the blink shapes, [left, right], at which this person's lids
+            meet.
+        error: Root mean square landmark error before the residual warp, in units of the outer
+            canthal distance.
         yaw_deg: Head turn, positive to the person's left.
     """
 
@@ -82,11 +99,14 @@ class Fitter:
             ]
         )
         self._eye_centre = {side: _sphere_centre(model.vertices[a:b]) for side, (a, b), _ in EYES}
-        self._pupil = {side: _pupil_vertices(model.vertices, iris, b) for side, (_, b), iris in EYES}
+        self._pupil = {
+            side: _pupil_vertices(model.vertices, iris, b) for side, (_, b), iris in EYES
+        }
         self._spread = self._spread_operator()
         self.lids = {side: self._lid_rims(side) for side, _, _ in EYES}
 
-    # --- the model's surface ------------------------------------------------------------------------------------------
+    # --- the model's surface
+    # ------------------------------------------------------------------------------------------
     def identity_shape(self, identity: F32) -> F32:
         """(V, 3) neutral face of one identity."""
         n = len(identity)
@@ -114,18 +134,25 @@ class Fitter:
         return np.asarray(out, np.float32)
 
     def _gaze_rotation(self, expression: F32, side: str) -> F64:
-        c = {n: float(expression[self.model.shape_index[f"eyeLook{n}_{side}"]]) for n in ("In", "Out", "Up", "Down")}
+        c = {
+            n: float(expression[self.model.shape_index[f"eyeLook{n}_{side}"]])
+            for n in ("In", "Out", "Up", "Down")
+        }
         sign = 1.0 if side == "L" else -1.0
-        yaw = np.radians(GAZE_DEG_HORIZONTAL) * sign * (c["Out"] - c["In"])  # towards +x, the person's left
+        yaw = (
+            np.radians(GAZE_DEG_HORIZONTAL) * sign * (c["Out"] - c["In"])
+        )  # towards +x, the person's left
         pitch = np.radians(GAZE_DEG_VERTICAL) * (c["Down"] - c["Up"])
         cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
         about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
         return np.asarray(about_y @ about_x)
 
-    # --- projecting ---------------------------------------------------------------------------------------------------
+    # --- projecting ------------------------------------------------------------------------------
     def project(self, fit: Fit, vertices: F32, residual: bool = True) -> F32:
-        """(V, 3) model -> (V, 3): x, y in pixels of the portrait, z in pixels towards the camera."""
+        """(V, 3) model -> (V, 3): x, y in pixels of the portrait, z in pixels towards the
+        camera.
+        """
         turned = vertices @ fit.rotation.T * fit.scale
         out = np.empty_like(turned, np.float32)
         out[:, 0] = turned[:, 0] + fit.offset_xy[0]
@@ -135,13 +162,14 @@ class Fitter:
             out[:, :2] += fit.residual_xy
         return out
 
-    # --- fitting ------------------------------------------------------------------------------------------------------
+    # --- fitting ---------------------------------------------------------------------------------
     def fit(self, landmarks_xy: F64, depth: F64, alternations: int = 8) -> Fit:
         """Fit one face.
 
         Args:
             landmarks_xy: (478, 2) pixels.
             depth: (478,) pixels, smaller is nearer.
+            alternations: Of pose and shape.
         """
         pairs, model = self.pairs, self.model
         seen_xy = landmarks_xy[pairs.landmarks]
@@ -152,10 +180,16 @@ class Fitter:
         basis_ex = model.expression[self._fitted][:, pairs.vertices].astype(np.float64)
         mean = model.vertices[pairs.vertices].astype(np.float64)
         yaw = 0.0
-        for step in range(alternations):
-            points = mean + np.tensordot(identity, basis_id, 1) + np.tensordot(expression[self._fitted], basis_ex, 1)
+        for _ in range(alternations):
+            points = (
+                mean
+                + np.tensordot(identity, basis_id, 1)
+                + np.tensordot(expression[self._fitted], basis_ex, 1)
+            )
             # depth only helps to tell the turn of the head; its own scale is uncertain
-            weight = pairs.weights * np.where(pairs.is_contour, np.cos(np.radians(min(abs(yaw) * 2, 80))), 1)
+            weight = pairs.weights * np.where(
+                pairs.is_contour, np.cos(np.radians(min(abs(yaw) * 2, 80))), 1
+            )
             rotation, scale = _similarity3(points, up, weight)
             projected = points @ rotation.T * scale
             offset = np.average(up[:, :2] - projected[:, :2], axis=0, weights=weight)
@@ -167,9 +201,9 @@ class Fitter:
             A = (rows * sqrt_w).reshape(len(rows), -1).T
             y = (target * sqrt_w).ravel()
             n_ex = len(self._fitted)
-            damp = np.concatenate(
-                [np.full(IDENTITY_MODES, PRIOR_IDENTITY), self._prior]
-            ) * np.sqrt(weight.sum())
+            damp = np.concatenate([np.full(IDENTITY_MODES, PRIOR_IDENTITY), self._prior]) * np.sqrt(
+                weight.sum()
+            )
             H, g = A.T @ A + np.diag(damp**2), A.T @ y
             lower = np.concatenate([np.full(IDENTITY_MODES, -IDENTITY_BOUND), np.zeros(n_ex)])
             upper = np.concatenate([np.full(IDENTITY_MODES, IDENTITY_BOUND), np.ones(n_ex)])
@@ -204,8 +238,13 @@ class Fitter:
     def _residual(self, fit: Fit, neutral: F32, landmarks_xy: F64) -> F32:
         pairs = self.pairs
         vertices = self.shape(neutral, fit.expression)
-        miss = landmarks_xy[pairs.landmarks] - self.project(fit, vertices, residual=False)[pairs.vertices, :2]
-        trust = np.where(pairs.is_contour, 0.5 * np.cos(np.radians(min(abs(fit.yaw_deg) * 2, 90))), 1.0)
+        miss = (
+            landmarks_xy[pairs.landmarks]
+            - self.project(fit, vertices, residual=False)[pairs.vertices, :2]
+        )
+        trust = np.where(
+            pairs.is_contour, 0.5 * np.cos(np.radians(min(abs(fit.yaw_deg) * 2, 90))), 1.0
+        )
         out = (self._spread @ (miss * trust[:, None])).astype(np.float32)
         # eyeballs go with their lids, teeth with the jaw they sit in
         for side, (a, b), _ in EYES:
@@ -215,7 +254,9 @@ class Fitter:
         chin = np.isin(pairs.landmarks, (17, 84, 314, 152))
         upper, lower = miss[nose].mean(0), miss[chin].mean(0)
         g0, t1 = RANGES["gums_tongue"][0], RANGES["teeth"][1]
-        jaw = np.linalg.norm(self.model.expression[self.model.shape_index["jawOpen"]][g0:t1], axis=1)
+        jaw = np.linalg.norm(
+            self.model.expression[self.model.shape_index["jawOpen"]][g0:t1], axis=1
+        )
         share = (jaw / max(float(jaw.max()), 1e-6)).clip(0, 1)[:, None]
         out[g0:t1] = upper * (1 - share) + lower * share
         return out
@@ -236,46 +277,67 @@ class Fitter:
         left = float(np.clip(yaw / GAZE_DEG_HORIZONTAL, -1, 1))
         up = float(np.clip(pitch / GAZE_DEG_VERTICAL, -1, 1))
         for name, value in (
-            ("eyeLookOut_L", left), ("eyeLookIn_R", left), ("eyeLookIn_L", -left), ("eyeLookOut_R", -left),
-            ("eyeLookUp_L", up), ("eyeLookUp_R", up), ("eyeLookDown_L", -up), ("eyeLookDown_R", -up),
+            ("eyeLookOut_L", left), ("eyeLookIn_R", left), ("eyeLookIn_L", -left), ("eyeLookOut_R",
+            -left),
+            ("eyeLookUp_L", up), ("eyeLookUp_R", up), ("eyeLookDown_L", -up), ("eyeLookDown_R",
+            -up),
         ):  # fmt: skip
             expression[index[name]] = max(value, 0.0)
         return expression
 
     def _blink_reach(self, fit: Fit, neutral: F32) -> F32:
-        """Factor on the blink shape at which the rims of this person's lids meet (the fit leaves them a gap or overlap)."""
+        """Factor on the blink shape at which the rims of this person's lids meet (the fit leaves
+        them a gap or overlap).
+        """
         out = np.ones(2, np.float32)
         for i, (side, _, _) in enumerate(EYES):
             name = self.model.shape_index[f"eyeBlink_{side}"]
             upper, lower = self.lids[side]
-            middle = slice(2, -2)
 
-            def gap(blink: float, name: int = name, upper: object = upper, lower: object = lower) -> float:
+            def gap(
+                blink: float, name: int = name, upper: object = upper, lower: object = lower
+            ) -> float:
                 expression = fit.expression.copy()
-                expression[[self.model.shape_index[f"eyeLook{d}_{s}"] for d in ("Up", "Down") for s in "LR"]] = 0
-                expression[[self.model.shape_index[f"{n}_{s}"] for n in ("eyeWide", "eyeSquint") for s in "LR"]] = 0
+                expression[
+                    [
+                        self.model.shape_index[f"eyeLook{d}_{s}"]
+                        for d in ("Up", "Down")
+                        for s in "LR"
+                    ]
+                ] = 0
+                expression[
+                    [
+                        self.model.shape_index[f"{n}_{s}"]
+                        for n in ("eyeWide", "eyeSquint")
+                        for s in "LR"
+                    ]
+                ] = 0
                 expression[name] = blink
                 xy = self.project(fit, self.shape(neutral, expression))[:, :2]
-                return float((xy[lower] - xy[upper])[middle, 1].mean())
+                return float((xy[lower] - xy[upper])[2:-2, 1].mean())
 
             at0, at1 = gap(0.0), gap(1.0)
             if at0 - at1 > 1e-3:
                 out[i] = np.clip(at0 / (at0 - at1), 0.7, 1.6)
         return out
 
-    # --- built once ---------------------------------------------------------------------------------------------------
+    # --- built once ------------------------------------------------------------------------------
     def _lid_rims(self, side: str) -> tuple[F32, F32]:
         media_upper = (362, 398, 384, 385, 386, 387, 388, 466, 263) if side == "L" else (
             133, 173, 157, 158, 159, 160, 161, 246, 33)  # fmt: skip
         media_lower = (362, 382, 381, 380, 374, 373, 390, 249, 263) if side == "L" else (
             133, 155, 154, 153, 145, 144, 163, 7, 33)  # fmt: skip
-        where = {int(m): int(v) for m, v in zip(self.pairs.landmarks, self.pairs.vertices, strict=True)}
+        where = {
+            int(m): int(v) for m, v in zip(self.pairs.landmarks, self.pairs.vertices, strict=True)
+        }
         return np.array([where[m] for m in media_upper]), np.array([where[m] for m in media_lower])
 
     def _spread_operator(self) -> F64:
-        """(V, N) linear map from residuals at the landmarks to every vertex: radial basis interpolation, phi(r) = r.
+        """(V, N) linear map from residuals at the landmarks to every vertex: radial basis
+        interpolation, phi(r) = r.
 
-        Distances are taken with the jaw open, so that upper and lower lip are apart; anchors far back hold still.
+        Distances are taken with the jaw open, so that upper and lower lip are apart; anchors far
+        back hold still.
         """
         model, pairs = self.model, self.pairs
         space = model.vertices + 0.6 * model.expression[model.shape_index["jawOpen"]]
@@ -286,10 +348,18 @@ class Fitter:
         anchors = np.concatenate([pairs.vertices, back])
         centres = space[anchors].astype(np.float64)
         kernel = cdist(centres, centres)
-        kernel[np.diag_indices(len(pairs.vertices))] -= 0.15  # some smoothing, against spikes at single landmarks (phi = r is negative)
+        kernel[np.diag_indices(len(pairs.vertices))] -= (
+            0.15  # some smoothing, against spikes at single landmarks (phi = r is negative)
+        )
         ones = np.ones((len(anchors), 1))
         system = np.block([[kernel, ones], [ones.T, np.zeros((1, 1))]])
-        rows = np.concatenate([np.arange(face_end), np.arange(*RANGES["lacrimal"]), np.arange(RANGES["eye_blend"][0], len(space))])
+        rows = np.concatenate(
+            [
+                np.arange(face_end),
+                np.arange(*RANGES["lacrimal"]),
+                np.arange(RANGES["eye_blend"][0], len(space)),
+            ]
+        )
         evaluate = np.concatenate([cdist(space[rows], centres), np.ones((len(rows), 1))], 1)
         solve = np.linalg.solve(system, np.eye(len(anchors) + 1)[:, : len(pairs.vertices)])
         out = np.zeros((len(space), len(pairs.vertices)))
@@ -298,10 +368,12 @@ class Fitter:
 
 
 def _similarity3(points: F64, seen: F64, weight: F32) -> tuple[F64, float]:
-    """Rotation from points to seen in three dimensions (Umeyama 1991), scale from the picture plane alone."""
+    """Rotation from points to seen in three dimensions (Umeyama 1991), scale from the picture
+    plane alone.
+    """
     w = weight / weight.sum()
     a, b = points - w @ points, seen - w @ seen
-    u, s, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    u, _, vt = np.linalg.svd((b * w[:, None]).T @ a)
     sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * sign) @ vt
     turned = (a @ rotation.T)[:, :2]
@@ -309,10 +381,14 @@ def _similarity3(points: F64, seen: F64, weight: F32) -> tuple[F64, float]:
     return rotation, scale
 
 
-def _bounded_least_squares(H: F64, g: F64, lower: F64, upper: F64, x: F64, sweeps: int = 25) -> None:
-    """Minimise x.Hx/2 - g.x within bounds by cyclic coordinate descent, starting from (and writing) x.
+def _bounded_least_squares(
+    H: F64, g: F64, lower: F64, upper: F64, x: F64, sweeps: int = 25
+) -> None:
+    """Minimise x.Hx/2 - g.x within bounds by cyclic coordinate descent, starting from (and
+    writing) x.
 
-    H is positive definite here (priors on its diagonal), so the descent converges to the one minimum.
+    H is positive definite here (priors on its diagonal), so the descent converges to the one
+    minimum.
     """
     slope = H @ x - g
     diagonal = H.diagonal()

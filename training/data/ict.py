@@ -1,7 +1,9 @@
 """ICT-FaceKit, the morphable face model: vertices, identity modes, expression shapes, parts.
 
-Two layouts are read: the packed ``ict_facekit_light.npz`` and ICT's own folder of OBJ files (``FaceXModel``, one OBJ a
-shape). Model: Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020, arXiv 2004.03458, MIT
+Two layouts are read: the packed ``ict_facekit_light.npz`` and ICT's own folder of OBJ files
+(``FaceXModel``, one OBJ a
+shape). Model: Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020,
+arXiv 2004.03458, MIT
 licence. Axes: x to the person's left, y up, z towards the camera; about centimetres.
 """
 
@@ -149,8 +151,9 @@ def load(path: Path) -> IctModel:
     if (path / "generic_neutral_mesh.obj").is_file():
         return _load_obj_folder(path)
     raise ConfigError(
-        f"no ICT-FaceKit model at {path}: expected ict_facekit_light.npz or generic_neutral_mesh.obj; get the "
-        "light model from the ICT-FaceKit repository (github.com/ICT-VGL/ICT-FaceKit, MIT) and pass its folder as --ict"
+        f"no ICT-FaceKit model at {path}: expected ict_facekit_light.npz or "
+        "generic_neutral_mesh.obj; get the light model from the ICT-FaceKit repository "
+        "(github.com/ICT-VGL/ICT-FaceKit, MIT) and pass its folder as --ict"
     )
 
 
@@ -169,7 +172,9 @@ def _load_packed(path: Path) -> IctModel:
 
 
 def _load_obj_folder(folder: Path) -> IctModel:
-    """ICT's download: generic_neutral_mesh.obj, identityNNN.obj, <shape>.obj, vertex_indices.json."""
+    """ICT's download: generic_neutral_mesh.obj, identityNNN.obj, <shape>.obj,
+    vertex_indices.json.
+    """
     import json
 
     vertices, uv, triangles, uv_triangles = read_obj(folder / "generic_neutral_mesh.obj")
@@ -178,9 +183,7 @@ def _load_obj_folder(folder: Path) -> IctModel:
         raise ConfigError(f"{folder}: no identityNNN.obj files; the download is incomplete")
     known = {s for au in AUS for s in au.shapes_left + au.shapes_right}
     shapes = sorted(
-        p
-        for p in folder.glob("*.obj")
-        if p not in identities and p.stem != "generic_neutral_mesh"
+        p for p in folder.glob("*.obj") if p not in identities and p.stem != "generic_neutral_mesh"
     )
     missing = sorted(known - {p.stem for p in shapes})
     if missing:
@@ -209,13 +212,16 @@ def _offsets(path: Path, neutral: F32) -> F32:
     vertices = read_obj(path)[0]
     if vertices.shape != neutral.shape:
         raise ConfigError(
-            f"{path}: {len(vertices)} vertices, the neutral mesh has {len(neutral)}; the files are of two models"
+            f"{path}: {len(vertices)} vertices, the neutral mesh has {len(neutral)}; "
+            "the files are of two models"
         )
     return vertices - neutral
 
 
 def read_obj(path: Path) -> tuple[F32, F32, I32, I32]:
-    """Read a Wavefront OBJ: vertices (V, 3), uv (U, 2), triangles (F, 3), uv triangles (F, 3); polygons are fanned."""
+    """Read a Wavefront OBJ: vertices (V, 3), uv (U, 2), triangles (F, 3), uv triangles (F, 3);
+    polygons are fanned.
+    """
     vertices: list[list[float]] = []
     uv: list[list[float]] = []
     triangles: list[tuple[int, int, int]] = []

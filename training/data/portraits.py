@@ -1,4 +1,6 @@
-"""Folders of portraits: read them, find the face, fit it. What cannot be used is counted and named."""
+"""Folders of portraits: read them, find the face, fit it. What cannot be used is counted and
+named.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class Rejects:
 def list_portraits(folders: list[Path]) -> list[Portrait]:
     """Every picture of some folders, in a fixed order.
 
-    A folder's ``manifest.json`` ({"name", "pictures": [{"file", "person"}]}) says who is who; without one each file
+    A folder's ``manifest.json`` ({"name", "pictures": [{"file", "person"}]}) says who is who;
+    without one each file
     is a person of its own. A folder of such folders is walked.
 
     Raises:
@@ -78,7 +81,9 @@ def list_portraits(folders: list[Path]) -> list[Portrait]:
             for inner in sorted(p for p in folder.iterdir() if p.is_dir()):
                 found += _list_folder(inner)
         if not found:
-            raise ConfigError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
+            raise ConfigError(
+                f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder"
+            )
         out += found
     return out
 
@@ -96,7 +101,9 @@ def _list_folder(folder: Path) -> list[Portrait]:
 
 
 class PortraitEngine:
-    """Landmarks, fit and renderer together. One per process (it owns an OpenGL context and a face mesh)."""
+    """Landmarks, fit and renderer together. One per process (it owns an OpenGL context and a face
+    mesh).
+    """
 
     def __init__(self, ict_path: Path) -> None:
         from rt_swap.tracking import MediapipeTracker
@@ -155,7 +162,9 @@ class PortraitEngine:
 
 
 def crop_jitter(rng: np.random.Generator, size_px: int) -> F64:
-    """A similarity near the identity: turn +-4 degrees, scale +-6 %, shift +-3 % of the side (about 1.5 sigma)."""
+    """A similarity near the identity: turn +-4 degrees, scale +-6 %, shift +-3 % of the side
+    (about 1.5 sigma).
+    """
     angle, scale = np.radians(rng.normal(0, 2.2)), np.exp(rng.normal(0, 0.035))
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     middle = np.array([size_px / 2, size_px / 2])

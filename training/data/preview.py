@@ -1,10 +1,14 @@
 """Contact sheet of what the data engine makes of some portraits: look at it before training on it.
 
-    python -m training.data.preview --portraits DIR --ict DIR --out sheet.png [--people 8] [--seed 0]
-    python -m training.data.preview --portraits DIR --ict DIR --preset-pictures DIR   (one folder a preset, for engines.make_presets)
+    python -m training.data.preview --portraits DIR --ict DIR --out sheet.png [--people 8] [--seed
+    0]
+    python -m training.data.preview --portraits DIR --ict DIR --preset-pictures DIR   (one folder a
+    preset, for engines.make_presets)
 
-Columns: the portrait, every preset's recipe, then for the last one the flow from neutral (colour: direction, strength:
-length), keep, and the neutral picture warped by both, which must look like the preset but for what cannot be fetched.
+Columns: the portrait, every preset's recipe, then for the last one the flow from neutral (colour:
+    direction, strength:
+length), keep, and the neutral picture warped by both, which must look like the preset but for what
+cannot be fetched.
 """
 
 from __future__ import annotations
@@ -41,15 +45,20 @@ def flow_colours(flow_xy: F32, full_px: float = 16.0) -> U8:
 
 
 def warped(partner: U8, truth: Picture) -> U8:
-    """The partner's picture carried over by flow, shade and keep; grey where nothing can be fetched."""
+    """The partner's picture carried over by flow, shade and keep; grey where nothing can be
+    fetched.
+    """
     size = partner.shape[0]
     axis = np.arange(size, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     moved = cv2.remap(
-        partner.astype(np.float32), x + truth.flow_xy[0], y + truth.flow_xy[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        partner.astype(np.float32), x + truth.flow_xy[0], y + truth.flow_xy[1], cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE
     )  # fmt: skip
     keep = truth.keep[..., None]
-    return np.asarray(np.clip(moved * truth.shade[..., None] * keep + 128 * (1 - keep), 0, 255), np.uint8)
+    return np.asarray(
+        np.clip(moved * truth.shade[..., None] * keep + 128 * (1 - keep), 0, 255), np.uint8
+    )
 
 
 def row(engine: PortraitEngine, person: Person, untouched: U8) -> U8:
@@ -58,7 +67,9 @@ def row(engine: PortraitEngine, person: Person, untouched: U8) -> U8:
     tiles = [untouched]
     truth = None
     for name in RECIPES:
-        picture, base = person.render_pair(engine.model.coefficients_from_aus(recipe_aus_lr(name)), neutral)
+        picture, base = person.render_pair(
+            engine.model.coefficients_from_aus(recipe_aus_lr(name)), neutral
+        )
         tiles.append(picture.rgb)
         if name == SHOWN_FLOW:
             keep = np.repeat((picture.keep * 255).astype(np.uint8)[..., None], 3, 2)
@@ -68,11 +79,20 @@ def row(engine: PortraitEngine, person: Person, untouched: U8) -> U8:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m training.data.preview", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data.preview", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--portraits", type=Path, nargs="+", required=True)
-    parser.add_argument("--ict", type=Path, required=True, help="ICT-FaceKit: the packed file's or FaceXModel folder")
+    parser.add_argument(
+        "--ict",
+        type=Path,
+        required=True,
+        help="ICT-FaceKit: the packed file's or FaceXModel folder",
+    )
     parser.add_argument("--out", type=Path, help="the contact sheet, PNG or JPEG")
-    parser.add_argument("--preset-pictures", type=Path, help="folder for <preset>/<person>.png instead of a sheet")
+    parser.add_argument(
+        "--preset-pictures", type=Path, help="folder for <preset>/<person>.png instead of a sheet"
+    )
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -98,10 +118,18 @@ def main(argv: list[str] | None = None) -> int:
         if args.preset_pictures is None:
             rows.append(row(engine, *made))
         else:
-            _write_presets(engine, made[0], args.preset_pictures, f"{portraits[i].dataset}_{portraits[i].path.stem}")
+            _write_presets(
+                engine,
+                made[0],
+                args.preset_pictures,
+                f"{portraits[i].dataset}_{portraits[i].path.stem}",
+            )
         done += 1
     if not done:
-        print(f"error: none of {len(portraits)} portraits could be fitted: {rejects.by_reason}", file=sys.stderr)
+        print(
+            f"error: none of {len(portraits)} portraits could be fitted: {rejects.by_reason}",
+            file=sys.stderr,
+        )
         return 1
     logger.info("%d portraits fitted, %d rejected", done, rejects.count())
     if args.out is not None:
@@ -115,7 +143,9 @@ def main(argv: list[str] | None = None) -> int:
 def _write_presets(engine: PortraitEngine, person: Person, folder: Path, stem: str) -> None:
     neutral = engine.model.coefficients_from_aus(recipe_aus_lr("neutral"))
     for name in RECIPES:
-        picture, _ = person.render_pair(engine.model.coefficients_from_aus(recipe_aus_lr(name)), neutral)
+        picture, _ = person.render_pair(
+            engine.model.coefficients_from_aus(recipe_aus_lr(name)), neutral
+        )
         (folder / name).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / name / f"{stem}.png"), picture.rgb[..., ::-1])
 

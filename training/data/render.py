@@ -1,11 +1,16 @@
 """Re-render a portrait in place with another expression.
 
-The mesh is drawn with OpenGL (``moderngl``, EGL). What the drawing returns per pixel is not a colour but *where on the
-face* that pixel is: its place in the portrait (the texture is the portrait itself), its place in a partner picture (the
-exact flow between the two), its part and its shading ratio. Colours are then fetched from the portrait. Around the
-mesh the displacement runs out smoothly, so hair, clothes and background stay real and no seam can show.
+The mesh is drawn with OpenGL (``moderngl``, EGL). What the drawing returns per pixel is not a
+colour but *where on the
+face* that pixel is: its place in the portrait (the texture is the portrait itself), its place in a
+partner picture (the
+exact flow between the two), its part and its shading ratio. Colours are then fetched from the
+portrait. Around the
+mesh the displacement runs out smoothly, so hair, clothes and background stay real and no seam can
+show.
 
-Mouth interior and newly shown parts of the eyeball come from the model's geometry: teeth, gums, tongue and socket lit
+Mouth interior and newly shown parts of the eyeball come from the model's geometry: teeth, gums,
+tongue and socket lit
 like the face; iris and sclera from the colours of the portrait's own eye.
 """
 
@@ -30,12 +35,25 @@ U8 = npt.NDArray[np.uint8]
 SUPERSAMPLE = 2
 LID_SKIN_ABOVE = 0.035
 """Where unseen lid skin takes its colour from: this far above, as a fraction of the crop's side."""
-MOUTH_RGB = {"mouth_socket": (118, 52, 48), "gums_tongue": (190, 104, 100), "teeth": (244, 234, 216)}
+MOUTH_RGB = {
+    "mouth_socket": (118, 52, 48),
+    "gums_tongue": (190, 104, 100),
+    "teeth": (244, 234, 216),
+}
 """Colours of the mouth's parts in white light, 0..255."""
 REGIONS = ("background", "skin", "mouth_interior", "eyeball", "lips", "lids")
 
 _PARTS = list(RANGES)
-_DRAWN = ("face", "head", "mouth_socket", "eye_socket", "gums_tongue", "teeth", "eye_left", "eye_right")
+_DRAWN = (
+    "face",
+    "head",
+    "mouth_socket",
+    "eye_socket",
+    "gums_tongue",
+    "teeth",
+    "eye_left",
+    "eye_right",
+)
 _MOUTH = tuple(_PARTS.index(p) for p in ("mouth_socket", "gums_tongue", "teeth"))
 _EYE = tuple(_PARTS.index(p) for p in ("eye_left", "eye_right"))
 # the eye socket only shows at the corners of the eye, where the portrait's own pixels are right
@@ -48,7 +66,8 @@ uniform float inv_depth;    // 1 / half depth range in pixels
 in vec3 in_position;        // crop pixels, z towards the camera
 in vec3 in_first;           // the same point in the portrait as it is
 in vec3 in_second;          // the same point in the partner picture
-in vec4 in_extra;           // shading ratio to the portrait, to the partner, model light, angle on the eyeball
+in vec4 in_extra;           // shading ratio to the portrait, to the partner, model light, angle on
+the eyeball
 in vec2 in_label;           // part, region
 out vec3 first; out vec3 second; out vec4 extra; out float depth;
 flat out vec2 label;
@@ -83,7 +102,8 @@ class Surface:
         second: (R, R, 3) the same for the partner.
         part: int8 index into RANGES, -1 where the mesh is not.
         region: uint8 index into REGIONS.
-        extra: (R, R, 4) shading ratio to the portrait, to the partner, light of the model's own parts, eye angle.
+        extra: (R, R, 4) shading ratio to the portrait, to the partner, light of the model's own
+            parts, eye angle.
         depth: float32 crop pixels towards the camera.
         step: How many drawn pixels lie between two of these.
     """
@@ -100,7 +120,10 @@ class Surface:
         """Every step-th pixel in both directions (positions stay those of the pixels taken)."""
         cut = (slice(None, None, step), slice(None, None, step))
         return Surface(
-            *(np.ascontiguousarray(a[cut]) for a in (self.first, self.second, self.part, self.region, self.extra, self.depth)),
+            *(
+                np.ascontiguousarray(a[cut])
+                for a in (self.first, self.second, self.part, self.region, self.extra, self.depth)
+            ),
             step=step,
         )
 
@@ -113,18 +136,23 @@ class Rasteriser:
             import moderngl
         except ImportError as exc:
             raise BackendUnavailable(
-                "the data engine draws with moderngl; install the 'train' extra: pip install 'rt-swap[train]'"
+                "the data engine draws with moderngl; install the 'train' extra: "
+                "pip install 'rt-swap[train]'"
             ) from exc
         try:
             self._gl: Any = moderngl.create_standalone_context(backend="egl")
         except Exception as exc:  # moderngl raises a bare Exception where EGL is missing
             raise BackendUnavailable(
-                f"no OpenGL by EGL here ({exc}); on Debian: apt-get install libegl1 libgl1-mesa-dri libgles2 libopengl0 libgl1"
+                f"no OpenGL by EGL here ({exc}); on Debian: apt-get install "
+                "libegl1 libgl1-mesa-dri libgles2 libopengl0 libgl1"
             ) from exc
-        self._program = self._gl.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
+        self._program = self._gl.program(
+            vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER
+        )
         part = model.part_of_vertex
         wanted = np.isin(part, [_PARTS.index(p) for p in _DRAWN])
-        # the inner shell of each eyeball (the iris disc) hides behind the outer one; colour comes from the angle
+        # the inner shell of each eyeball (the iris disc) hides behind the outer one; colour comes
+        # from the angle
         for _, (_, end), iris in EYES:
             wanted[iris:end] = False
         triangles = model.triangles[wanted[model.triangles].all(1)]
@@ -133,13 +161,25 @@ class Rasteriser:
         self._buffer = self._gl.buffer(reserve=count * 15 * 4)
         self._array = self._gl.vertex_array(
             self._program,
-            [(self._buffer, "3f 3f 3f 4f 2f", "in_position", "in_first", "in_second", "in_extra", "in_label")],
+            [
+                (
+                    self._buffer,
+                    "3f 3f 3f 4f 2f",
+                    "in_position",
+                    "in_first",
+                    "in_second",
+                    "in_extra",
+                    "in_label",
+                )
+            ],
             self._gl.buffer(triangles.astype(np.int32).tobytes()),
         )
         self._targets: dict[int, Any] = {}
         self._gl.enable(moderngl.DEPTH_TEST)
 
-    def draw(self, size_px: int, render_px: int, position: F32, first: F32, second: F32, extra: F32) -> Surface:
+    def draw(
+        self, size_px: int, render_px: int, position: F32, first: F32, second: F32, extra: F32
+    ) -> Surface:
         """Draw one state of the mesh.
 
         Args:
@@ -153,7 +193,8 @@ class Rasteriser:
         if render_px not in self._targets:
             size = (render_px, render_px)
             self._targets[render_px] = self._gl.framebuffer(
-                [self._gl.texture(size, 4, dtype="f4") for _ in range(4)], self._gl.depth_renderbuffer(size)
+                [self._gl.texture(size, 4, dtype="f4") for _ in range(4)],
+                self._gl.depth_renderbuffer(size),
             )
         target = self._targets[render_px]
         target.use()
@@ -164,7 +205,9 @@ class Rasteriser:
         self._buffer.write(data.tobytes())
         self._array.render()
         out = [
-            np.frombuffer(target.read(components=4, attachment=i, dtype="f4"), np.float32).reshape(render_px, render_px, 4)
+            np.frombuffer(target.read(components=4, attachment=i, dtype="f4"), np.float32).reshape(
+                render_px, render_px, 4
+            )
             for i in range(4)
         ]
         return Surface(
@@ -221,7 +264,9 @@ class Person:
         zeros = np.zeros((len(self._first), 4), np.float32)
         self._theta = self._eye_angle(landmarks_xy)
         zeros[:, 3] = self._theta
-        self._state = rasteriser.draw(size_px, size_px, self._first, self._first, self._first, zeros)
+        self._state = rasteriser.draw(
+            size_px, size_px, self._first, self._first, self._first, zeros
+        )
         self._crop = self._fetch(_grid(size_px))
         self.untouched: U8 = np.clip(np.rint(self._crop), 0, 255).astype(np.uint8)
         """(S, S, 3) RGB: the portrait's aligned crop as it is."""
@@ -232,7 +277,8 @@ class Person:
         self._eye_profile = self._estimate_eye_profile()
         self._mouth_open_px = self._inner_lip_gap(self._first)
 
-    # --- one pair of pictures -----------------------------------------------------------------------------------------
+    # --- one pair of pictures
+    # -----------------------------------------------------------------------------------------
     def render_pair(self, expression_a: F32, expression_b: F32) -> tuple[Picture, Picture]:
         """Draw the person twice; each picture is the other's partner.
 
@@ -256,7 +302,12 @@ class Person:
                 1,
             ).astype(np.float32)
             surface = self._rasteriser.draw(
-                self._size, self._size * SUPERSAMPLE, positions[i], self._first, positions[1 - i], extra
+                self._size,
+                self._size * SUPERSAMPLE,
+                positions[i],
+                self._first,
+                positions[1 - i],
+                extra,
             )
             surfaces.append(surface)
             fields.append(self._displacement(surface))
@@ -280,7 +331,7 @@ class Person:
             )
         return out[0], out[1]
 
-    # --- geometry -----------------------------------------------------------------------------------------------------
+    # --- geometry --------------------------------------------------------------------------------
     def _shape(self, expression: F32) -> F32:
         return self._fitter.shape(self._neutral, expression, self._fit.blink_reach)
 
@@ -297,17 +348,25 @@ class Person:
         """The portrait's colours at places of the crop. (H, W, 2) -> (H, W, 3) float32, 0..255."""
         at = geometry.apply(self._M_portrait, crop_xy.astype(np.float64)).astype(np.float32) - 0.5
         return cv2.remap(
-            self._blurred, at[..., 0], at[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+            self._blurred,
+            at[..., 0],
+            at[..., 1],
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT_101,
         ).astype(np.float32)
 
     def _displacement(self, surface: Surface) -> F32:
-        """(R, R, 2) portrait place minus own place, crop pixels; runs out smoothly around the mesh."""
+        """(R, R, 2) portrait place minus own place, crop pixels; runs out smoothly around the
+        mesh.
+        """
         render_px = surface.part.shape[0]
         grid = _grid(self._size, render_px)
         skin = np.isin(surface.part, _SKIN)
         inside = (surface.first[..., :2] - grid) * skin[..., None]
         outside = _run_out(inside, skin, self._size)
-        return np.where((surface.part >= 0)[..., None], surface.first[..., :2] - grid, outside).astype(np.float32)
+        return np.where(
+            (surface.part >= 0)[..., None], surface.first[..., :2] - grid, outside
+        ).astype(np.float32)
 
     def _visible_in(self, place: F32, state: Surface) -> npt.NDArray[np.bool_]:
         """Whether a surface point (x, y, depth) is what ``state`` shows there."""
@@ -315,26 +374,39 @@ class Person:
         x, y = place[..., 0] - offset, place[..., 1] - offset
         depth = np.where(state.part >= 0, state.depth, -1e4).astype(np.float32)
         # the nearest of the four pixels around it, so that slopes do not hide themselves
-        hull = np.minimum.reduce([depth, np.roll(depth, -1, 0), np.roll(depth, -1, 1), np.roll(depth, (-1, -1), (0, 1))])
+        hull = np.minimum.reduce(
+            [depth, np.roll(depth, -1, 0), np.roll(depth, -1, 1), np.roll(depth, (-1, -1), (0, 1))]
+        )
         front = cv2.remap(hull, np.floor(x), np.floor(y), cv2.INTER_NEAREST, borderValue=-1e4)
         tolerance = 0.22 * self._fit.scale * self._zoom
         inside = (x >= -0.5) & (y >= -0.5) & (x <= self._size - 0.5) & (y <= self._size - 0.5)
         return inside & (place[..., 2] > front - tolerance)
 
-    def _flow(self, here: Surface, there: Surface, field_here: F32, field_there: F32) -> tuple[F32, F32]:
+    def _flow(
+        self, here: Surface, there: Surface, field_here: F32, field_there: F32
+    ) -> tuple[F32, F32]:
         # the pixels taken from a finer drawing have their centres a little up and left
         grid = _grid(self._size) - _shift(here.step)
         on_mesh = here.part >= 0
-        # around the mesh: the portrait pixel shown here, looked up in the partner by fixed-point iteration
+        # around the mesh: the portrait pixel shown here, looked up in the partner by fixed-point
+        # iteration
         portrait = grid + field_here
         place = portrait.copy()
         for _ in range(5):
             at = place - 0.5 + _shift(here.step)
-            moved = cv2.remap(field_there, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            moved = cv2.remap(
+                field_there,
+                at[..., 0],
+                at[..., 1],
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
             place = portrait - moved
         miss = np.linalg.norm(place + moved - portrait, axis=-1)
         flow = np.where(on_mesh[..., None], here.second[..., :2], place) - grid
-        keep = np.where(on_mesh, self._visible_in(here.second, there), miss < 0.75).astype(np.float32)
+        keep = np.where(on_mesh, self._visible_in(here.second, there), miss < 0.75).astype(
+            np.float32
+        )
         # interiors drawn from the model look the same in both pictures only while they stay visible
         keep = cv2.GaussianBlur(cv2.medianBlur(keep, 3), (0, 0), 0.6)
         return np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32), keep
@@ -345,7 +417,7 @@ class Person:
         index = {int(m): int(v) for m, v in zip(where.landmarks, where.vertices, strict=True)}
         return float(max(position[index[14], 1] - position[index[13], 1], 0.0))
 
-    # --- colour -------------------------------------------------------------------------------------------------------
+    # --- colour ----------------------------------------------------------------------------------
     def _colour(self, surface: Surface, field: F32, opening_px: float) -> F32:
         place = _grid(self._size, surface.part.shape[0]) + field
         colour = self._fetch(place)
@@ -362,7 +434,8 @@ class Person:
         # the portrait's own interior is worth keeping only where it really showed one
         unit = self._fit.scale * self._zoom
         own_mouth = np.clip((self._mouth_open_px / unit - 0.25) / 0.35, 0, 1)
-        # what lies behind the teeth fits the model's only while the mouth is about as open as it was
+        # what lies behind the teeth fits the model's only while the mouth is about as open as it
+        # was
         same = np.exp(-(((opening_px - self._mouth_open_px) / (0.2 * unit)) ** 2))
         behind = np.where(surface.part == _PARTS.index("teeth"), own_mouth, own_mouth * same)
         own = np.where(mouth, shown * behind, np.where(eye, shown, 1.0)).astype(np.float32)
@@ -371,15 +444,25 @@ class Person:
             rows, cols = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
             if not len(rows):
                 continue
-            box = (slice(max(rows[0] - 4, 0), rows[-1] + 5), slice(max(cols[0] - 4, 0), cols[-1] + 5))
+            box = (
+                slice(max(rows[0] - 4, 0), rows[-1] + 5),
+                slice(max(cols[0] - 4, 0), cols[-1] + 5),
+            )
             painted = paint(surface.part[box], surface.extra[box], part[box], opening_px)
             share = (own[box] + (1 - part[box]))[..., None].clip(0, 1)
             colour[box] = share * colour[box] + (1 - share) * painted
         return np.asarray(colour.clip(0, 255), np.float32)
 
     def _stretched_lid(self, surface: Surface, place: F32) -> F32:
-        """(R, R) 0..1: upper lid that the portrait hides in its fold, so that its few pixels would be drawn out long."""
-        step = (np.roll(place[..., 1], -1, 0) - np.roll(place[..., 1], 1, 0)) / 2 * surface.part.shape[0] / self._size
+        """(R, R) 0..1: upper lid that the portrait hides in its fold, so that its few pixels
+        would be drawn out long.
+        """
+        step = (
+            (np.roll(place[..., 1], -1, 0) - np.roll(place[..., 1], 1, 0))
+            / 2
+            * surface.part.shape[0]
+            / self._size
+        )
         lids = surface.region == REGIONS.index("lids")
         amount = np.clip((0.6 - np.abs(step)) / 0.3, 0, 1) * lids
         # the last bit before the rim keeps its own pixels: that is the line of the lashes
@@ -387,7 +470,11 @@ class Person:
         return cv2.GaussianBlur(amount.astype(np.float32) * (1 - rim), (0, 0), 1.0 * SUPERSAMPLE)
 
     def _paint_mouth(
-        self, part: npt.NDArray[np.int8], extra: F32, mouth: npt.NDArray[np.bool_], opening_px: float
+        self,
+        part: npt.NDArray[np.int8],
+        extra: F32,
+        mouth: npt.NDArray[np.bool_],
+        opening_px: float,
     ) -> F32:
         base = np.zeros((*mouth.shape, 3), np.float32)
         base[:] = MOUTH_RGB["mouth_socket"]
@@ -397,7 +484,9 @@ class Person:
         edge = cv2.distanceTransform(mouth.astype(np.uint8), cv2.DIST_L2, 3) / SUPERSAMPLE
         shadow = 0.6 + 0.4 * np.clip(edge / max(0.25 * opening_px, 2.0), 0, 1)
         light = np.where(mouth, extra[..., 2], 0.4) * shadow * self._exposure
-        return cv2.GaussianBlur((base * light[..., None] * self._cast).astype(np.float32), (0, 0), 0.4 * SUPERSAMPLE)
+        return cv2.GaussianBlur(
+            (base * light[..., None] * self._cast).astype(np.float32), (0, 0), 0.4 * SUPERSAMPLE
+        )
 
     def _paint_eye(
         self, part: npt.NDArray[np.int8], extra: F32, eye: npt.NDArray[np.bool_], opening_px: float
@@ -410,7 +499,9 @@ class Person:
         return np.asarray(painted * (0.7 + 0.3 * np.clip(edge / 3.0, 0, 1))[..., None], np.float32)
 
     def _estimate_light(self) -> F64:
-        """(9,) second-order spherical harmonics of the light on the face, from the portrait (albedo taken as even)."""
+        """(9,) second-order spherical harmonics of the light on the face, from the portrait
+        (albedo taken as even).
+        """
         face = np.arange(*RANGES["face"])[::3]
         normals, xy = self._first_normals[face], self._first[face, :2]
         at = np.rint(xy - 0.5).astype(int)
@@ -427,7 +518,9 @@ class Person:
         found = flat
         for _ in range(3):  # brows, beards and highlights are left out
             A = basis[keep]
-            found = np.linalg.solve(A.T @ A + 0.02 * len(A) * np.diag([0.0] + [1.0] * 8), A.T @ value[keep])
+            found = np.linalg.solve(
+                A.T @ A + 0.02 * len(A) * np.diag([0.0] + [1.0] * 8), A.T @ value[keep]
+            )
             miss = np.abs(basis @ found - value)
             keep = miss < max(0.1, float(np.quantile(miss, 0.8)))
         return np.asarray(found)
@@ -435,7 +528,8 @@ class Person:
     def _ratio(self, normals: F32, before: F32) -> F32:
         light = (_harmonics(normals) @ self._light).clip(0.25, 4)
         old = (_harmonics(before) @ self._light).clip(0.25, 4)
-        # a little light from above and ahead is in nearly every picture; it makes folds show in flat light too
+        # a little light from above and ahead is in nearly every picture; it makes folds show in
+        # flat light too
         lamp = np.array([0.0, 0.5, 0.85])
         extra, extra_old = (normals @ lamp).clip(0, None), (before @ lamp).clip(0, None)
         ratio = (light + 0.35 * extra) / (old + 0.35 * extra_old)
@@ -443,7 +537,9 @@ class Person:
         return np.exp(np.tanh(np.log(ratio) / 0.28) * 0.28).astype(np.float32)
 
     def _estimate_exposure(self) -> tuple[float, F32]:
-        """How brightly something white would show (0..1), and the light's colour relative to grey."""
+        """How brightly something white would show (0..1), and the light's colour relative to
+        grey.
+        """
         skin = np.isin(self._state.part, _SKIN[:1])
         if not skin.any():
             return 0.7, np.ones(3, np.float32)
@@ -459,7 +555,9 @@ class Person:
         return float(np.clip(exposure, 0.25, 1.0)), (0.5 + 0.5 * cast).astype(np.float32)
 
     def _model_light(self, vertices: F32, normals: F32) -> F32:
-        """(V,) brightness of the mouth's own parts: lit from ahead, darker the deeper they lie behind the lips."""
+        """(V,) brightness of the mouth's own parts: lit from ahead, darker the deeper they lie
+        behind the lips.
+        """
         model = self._fitter.model
         lips = model.landmarks68[[51, 57, 62, 66]]
         behind = (vertices[lips, 2].mean() - vertices[:, 2]).clip(0, None)
@@ -468,23 +566,31 @@ class Person:
         return np.asarray((deep * facing).clip(0, 1), np.float32)
 
     def _eye_angle(self, landmarks_xy: F64) -> F32:
-        """(V,) angle from the pupil, in units of the iris's own radius (so 1 is the limbus); 0 off the eyes."""
+        """(V,) angle from the pupil, in units of the iris's own radius (so 1 is the limbus); 0
+        off the eyes.
+        """
         out = np.zeros(len(self._fitter.model.vertices), np.float32)
         rings = ((474, 475, 476, 477), (469, 470, 471, 472))
         for (side, (a, b), _), ring, centre_id in zip(EYES, rings, (473, 468), strict=True):
             points = self._fitter.model.vertices[a:b] - self._fitter._eye_centre[side]
             angle = np.arccos((points[:, 2] / np.linalg.norm(points, axis=1)).clip(-1, 1))
-            radius_px = float(np.linalg.norm(landmarks_xy[list(ring)] - landmarks_xy[centre_id], axis=1).mean())
+            radius_px = float(
+                np.linalg.norm(landmarks_xy[list(ring)] - landmarks_xy[centre_id], axis=1).mean()
+            )
             limbus = np.arcsin(np.clip(radius_px / (self._fit.scale * 1.5), 0.3, 0.62))
             out[a:b] = angle / limbus
         return out
 
     def _estimate_eye_profile(self) -> F32:
-        """(bins, 3) colour of the eye by angle from the pupil, from the portrait's own eyes where they show."""
+        """(bins, 3) colour of the eye by angle from the pupil, from the portrait's own eyes where
+        they show.
+        """
         white = np.array([200, 192, 186], np.float32) * self._exposure * self._cast
         centres = (np.arange(_PROFILE_BINS) + 0.5) * _PROFILE_MAX / _PROFILE_BINS
         brown = np.array([70, 48, 36], np.float32) * max(self._exposure, 0.4)
-        default = np.where((centres < 0.38)[:, None], brown * 0.3, np.where((centres < 1)[:, None], brown, white))
+        default = np.where(
+            (centres < 0.38)[:, None], brown * 0.3, np.where((centres < 1)[:, None], brown, white)
+        )
         eye = np.isin(self._state.part, _EYE)
         clear = cv2.erode(eye.astype(np.uint8), np.ones((3, 3))) > 0
         theta = self._state.extra[..., 3]
@@ -534,13 +640,19 @@ def _run_out(field: F32, mask: npt.NDArray[np.bool_], size_px: int) -> F32:
 
 
 def _harmonics(normals: F32) -> F64:
-    """(N, 9) real spherical harmonics to order 2, unnormalised (Ramamoorthi and Hanrahan, SIGGRAPH 2001)."""
+    """(N, 9) real spherical harmonics to order 2, unnormalised (Ramamoorthi and Hanrahan,
+    SIGGRAPH 2001).
+    """
     x, y, z = normals.astype(np.float64).T
-    return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], 1)
+    return np.stack(
+        [np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], 1
+    )
 
 
 def _region_of_vertex(model: IctModel, fitter: Fitter) -> npt.NDArray[np.int8]:
-    """(V,) index into REGIONS by the model's parts; lips inside the outer lip line, lids near the lid rims."""
+    """(V,) index into REGIONS by the model's parts; lips inside the outer lip line, lids near the
+    lid rims.
+    """
     region = np.zeros(len(model.vertices), np.int8)
     region[slice(*RANGES["face"])] = REGIONS.index("skin")
     for part in ("mouth_socket", "gums_tongue", "teeth"):
@@ -550,8 +662,31 @@ def _region_of_vertex(model: IctModel, fitter: Fitter) -> npt.NDArray[np.int8]:
         region[slice(*RANGES[part])] = REGIONS.index("eyeball")
     face = np.arange(*RANGES["face"])
     xy = model.vertices[face, :2]
-    order = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146]
-    index = {int(m): int(v) for m, v in zip(fitter.pairs.landmarks, fitter.pairs.vertices, strict=True)}
+    order = [
+        61,
+        185,
+        40,
+        39,
+        37,
+        0,
+        267,
+        269,
+        270,
+        409,
+        291,
+        375,
+        321,
+        405,
+        314,
+        17,
+        84,
+        181,
+        91,
+        146,
+    ]
+    index = {
+        int(m): int(v) for m, v in zip(fitter.pairs.landmarks, fitter.pairs.vertices, strict=True)
+    }
     line = np.array([model.vertices[index[m], :2] for m in order], np.float32)
     inside = np.array([cv2.pointPolygonTest(line, (float(x), float(y)), False) >= 0 for x, y in xy])
     region[face[inside & (model.vertices[face, 2] > 7)]] = REGIONS.index("lips")

@@ -1,18 +1,24 @@
 """Render training pictures to shards on disk.
 
-    python -m training.data.shards --portraits DIR [DIR ...] --ict DIR --out DIR --shards 8 --split train
+    python -m training.data.shards --portraits DIR [DIR ...] --ict DIR --out DIR --shards 8 --split
+    train
 
-A shard is a folder of plain ``.npy`` arrays and a ``shard.json``. It holds Q quadruples of pictures, each of two people
-A and B: A with expression a, A with m = a + g (b - a), B with b, B with n = b + g (a - b), where g is 0 or 1 per AU. So
-every picture is the target of a swap whose result was rendered: the published cross-cycle, with a ground truth.
+A shard is a folder of plain ``.npy`` arrays and a ``shard.json``. It holds Q quadruples of
+pictures, each of two people
+A and B: A with expression a, A with m = a + g (b - a), B with b, B with n = b + g (a - b), where g
+is 0 or 1 per AU. So
+every picture is the target of a swap whose result was rendered: the published cross-cycle, with a
+ground truth.
 
-    rgb.npy    (Q, 4, S, S, 3) uint8      flow.npy   (Q, 4, 2, S, S) int16, 1/64 px, to picture i from its partner
+    rgb.npy    (Q, 4, S, S, 3) uint8      flow.npy   (Q, 4, 2, S, S) int16, 1/64 px, to picture i
+    from its partner
     keep.npy   (Q, 4, S, S) uint8         shade.npy  (Q, 4, S, S) uint8, 2 ** ((v - 128) / 64)
     region.npy (Q, 4, S, S) uint8         aus_lr.npy (Q, 4, K, 2) float32
     gains.npy  (Q, K) float32             people.npy (Q, 2) int32 into shard.json "people"
     real.npy   (R, S, S, 3) uint8 untouched crops
 
-Each shard depends on the seed, the split and its own number alone, so a run can be continued and repeated.
+Each shard depends on the seed, the split and its own number alone, so a run can be continued and
+repeated.
 """
 
 from __future__ import annotations
@@ -49,7 +55,8 @@ REAL_PER_SHARD = 64
 
 
 def write_shard(
-    engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str, quadruples: int,
+    engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str,
+        quadruples: int,
     seed: int, size_px: int = CROP_SIZE_PX,
 ) -> dict[str, Any]:  # fmt: skip
     """Render one shard.
@@ -83,12 +90,19 @@ def write_shard(
     }
     people: list[Portrait] = []
     real: list[npt.NDArray[np.uint8]] = []
-    order = iter(rng.permutation(np.tile(np.arange(len(portraits)), 1 + 4 * Q // max(len(portraits), 1))).tolist())
+    order = iter(
+        rng.permutation(
+            np.tile(np.arange(len(portraits)), 1 + 4 * Q // max(len(portraits), 1))
+        ).tolist()
+    )
 
     def next_person(other: Portrait | None) -> tuple[Person, Portrait]:
         for i in order:
             portrait = portraits[i]
-            if other is not None and (portrait.dataset, portrait.person) == (other.dataset, other.person):
+            if other is not None and (portrait.dataset, portrait.person) == (
+                other.dataset,
+                other.person,
+            ):
                 continue
             made = engine.person(portrait, S, rng)
             if isinstance(made, str):
@@ -112,7 +126,10 @@ def write_shard(
             a, b = (_expression(rng, engine, p) for p in (person_a, person_b))
             aus = (a, mix(a, b, gains), b, mix(b, a, gains))
             coefficients = [engine.model.coefficients_from_aus(x) for x in aus]
-            pictures = (*person_a.render_pair(*coefficients[:2]), *person_b.render_pair(*coefficients[2:]))
+            pictures = (
+                *person_a.render_pair(*coefficients[:2]),
+                *person_b.render_pair(*coefficients[2:]),
+            )
             for i, picture in enumerate(pictures):
                 _store(arrays, q, i, picture)
                 arrays["aus_lr"][q, i] = aus[i]
@@ -146,7 +163,9 @@ def write_shard(
     return said
 
 
-def _expression(rng: np.random.Generator, engine: PortraitEngine, person: Person) -> npt.NDArray[np.float32]:
+def _expression(
+    rng: np.random.Generator, engine: PortraitEngine, person: Person
+) -> npt.NDArray[np.float32]:
     """Mostly a drawn expression; now and then the portrait's own, which is a real picture."""
     if rng.random() < 0.12:
         return engine.model.aus_from_coefficients(person.expression)
@@ -178,7 +197,9 @@ def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -
             logger.info("shard %d is there already", index)
             continue
         start = time.perf_counter()
-        said = write_shard(engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed)
+        said = write_shard(
+            engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed
+        )
         took = time.perf_counter() - start
         rejected = {k: len(v) for k, v in said["rejected"].items()}
         logger.info(
@@ -189,14 +210,28 @@ def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m training.data.shards", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--portraits", type=Path, nargs="+", required=True, help="folders of portraits")
-    parser.add_argument("--ict", type=Path, required=True, help="ICT-FaceKit: the packed file's or FaceXModel folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data.shards",
+        description=__doc__.splitlines()[0] if __doc__ else "",
+    )
+    parser.add_argument(
+        "--portraits", type=Path, nargs="+", required=True, help="folders of portraits"
+    )
+    parser.add_argument(
+        "--ict",
+        type=Path,
+        required=True,
+        help="ICT-FaceKit: the packed file's or FaceXModel folder",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--split", choices=("train", "val"), default="train")
     parser.add_argument("--shards", type=int, default=8, help="how many (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
-    parser.add_argument("--quadruples", type=int, default=250, help="per shard (default: %(default)s)")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quadruples", type=int, default=250, help="per shard (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
@@ -217,7 +252,8 @@ def main(argv: list[str] | None = None) -> int:
     ]
     # llvmpipe starts a thread a core in each process; one each is faster when there are several
     os.environ.setdefault("LP_NUM_THREADS", "1" if workers > 1 else "2")
-    # large arrays come and go with every picture: keep their memory instead of giving it back each time
+    # large arrays come and go with every picture: keep their memory instead of giving it back each
+    # time
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 31))
     context = multiprocessing.get_context("spawn")

@@ -1,4 +1,6 @@
-"""Fitting and re-rendering a real face (the public-domain astronaut), with the truth the renderer claims."""
+"""Fitting and re-rendering a real face (the public-domain astronaut), with the truth the renderer
+claims.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
 from training.data.render import REGIONS
-from training.data.shards import FLOW_STEPS_PER_PX, main as shards_main, write_shard
+from training.data.shards import FLOW_STEPS_PER_PX, write_shard
+from training.data.shards import main as shards_main
 
 
 def expression(engine, **units: float):
@@ -34,7 +37,9 @@ def descriptor(engine, rgb) -> dict[str, float]:
     return {
         "mouth": float(np.linalg.norm(p[13] - p[14]) / unit),
         "width": float(np.linalg.norm(p[61] - p[291]) / unit),
-        "eyes": float((np.linalg.norm(p[159] - p[145]) + np.linalg.norm(p[386] - p[374])) / 2 / unit),
+        "eyes": float(
+            (np.linalg.norm(p[159] - p[145]) + np.linalg.norm(p[386] - p[374])) / 2 / unit
+        ),
         "brows": float((p[[159, 386], 1] - p[[105, 334], 1]).mean() / unit),
     }
 
@@ -135,34 +140,53 @@ def test_crop_jitter_is_small_and_repeats() -> None:
     assert np.abs(middle - 128).max() < 25 and abs(np.linalg.det(a[:, :2]) - 1) < 0.4
 
 
-def test_write_shard_is_deterministic_and_complete(engine, astronaut_file: Path, tmp_path: Path) -> None:
+def test_write_shard_is_deterministic_and_complete(
+    engine, astronaut_file: Path, tmp_path: Path
+) -> None:
     other = astronaut_file.with_name("mirrored.png")
     cv2.imwrite(str(other), cv2.imread(str(astronaut_file))[:, ::-1])
     broken = astronaut_file.with_name("broken.png")
     broken.write_bytes(b"no picture")
     portraits = [Portrait(p, "test", p.name) for p in (astronaut_file, other, broken)]
     for name in "ab":
-        said = write_shard(engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7)
+        said = write_shard(
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7
+        )
     assert said["rejected"].get("unreadable", ["test/broken.png"])[0] == "test/broken.png"
     folders = [tmp_path / n / "shard_00000" for n in "ab"]
     for file in sorted(p.name for p in folders[0].glob("*.npy")):
-        np.testing.assert_array_equal(np.load(folders[0] / file), np.load(folders[1] / file), err_msg=file)
+        np.testing.assert_array_equal(
+            np.load(folders[0] / file), np.load(folders[1] / file), err_msg=file
+        )
     flow = np.load(folders[0] / "flow.npy")
     assert flow.shape == (2, 4, 2, 256, 256) and np.abs(flow).max() > 2 * FLOW_STEPS_PER_PX
     assert json.loads((folders[0] / "shard.json").read_text())["format"] == 1
     assert not list((tmp_path / "a").glob(".partial*"))
 
 
-def test_shards_cli_without_portraits_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = shards_main(["--portraits", str(tmp_path / "none"), "--ict", str(tmp_path), "--out", str(tmp_path / "o")])
+def test_shards_cli_without_portraits_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = shards_main(
+        [
+            "--portraits",
+            str(tmp_path / "none"),
+            "--ict",
+            str(tmp_path),
+            "--out",
+            str(tmp_path / "o"),
+        ]
+    )
     assert code == 2 and "no folder of portraits" in capsys.readouterr().err
 
 
 def test_list_portraits_reads_a_manifest(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"name": "set", "pictures": [{"file": "b.jpg", "person": "1"}]}')
+    (tmp_path / "manifest.json").write_text(
+        '{"name": "set", "pictures": [{"file": "b.jpg", "person": "1"}]}'
+    )
     assert list_portraits([tmp_path]) == [Portrait(tmp_path / "b.jpg", "set", "1")]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no pictures"):
-        (tmp_path / "empty").mkdir()
         list_portraits([tmp_path / "empty"])
 
 
@@ -172,7 +196,16 @@ def test_preview_writes_a_sheet_and_counts_rejects(
     caplog.set_level("INFO")
     out = tmp_path / "sheet.png"
     code = preview_main(
-        ["--portraits", str(astronaut_file.parent), "--ict", str(ict_dir), "--out", str(out), "--people", "1"]
+        [
+            "--portraits",
+            str(astronaut_file.parent),
+            "--ict",
+            str(ict_dir),
+            "--out",
+            str(out),
+            "--people",
+            "1",
+        ]
     )
     assert code == 0
     assert cv2.imread(str(out)).shape == (256, 256 * 13, 3)

@@ -18,7 +18,9 @@ def test_load_packed_has_every_shape_an_au_names(model) -> None:
     assert model.vertices.shape == (26719, 3)
 
 
-def test_load_obj_folder_agrees_with_packed(model, ict_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_obj_folder_agrees_with_packed(
+    model, ict_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = ict.load(ict_dir / "FaceXModel")
     np.testing.assert_allclose(folder.vertices, model.vertices, atol=1e-4)
     np.testing.assert_allclose(folder.identity[0], model.identity[0], atol=5e-3)  # packed as fp16
