@@ -52,7 +52,7 @@ class NetworkConfig:
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
     bit.
     """
-    flow_scale_px: float = 8.0
+    flow_scale_px: float = 4.0
     """Flow of one unit of the head's output, pixels of a 256-px crop."""
     shade_limit_log2: float = 1.5
     """Largest |log2 shade|."""
@@ -111,9 +111,9 @@ class LossConfig:
     """L1 between composed picture and truth, weighted up where something changes."""
     image_detail: float = 4.0
     """L1 between Laplacian pyramids of the two, so that teeth and lashes are not a blur."""
-    flow: float = 1.0
+    flow: float = 4.0
     """Charbonnier end-point error of the flow, pixels of a 256-px crop."""
-    flow_multiscale: float = 0.5
+    flow_multiscale: float = 2.0
     """The same after 4x and 8x averaging."""
     keep: float = 0.5
     """Binary cross-entropy of keep."""
@@ -126,11 +126,13 @@ class LossConfig:
     # --- AU tokens
     au_bce: float = 1.0
     """Weighted binary cross-entropy of the intensities as soft labels (sister)."""
-    au_dice: float = 0.2
+    au_dice: float = 0.05
     """Weighted Dice (sister, optional)."""
     au_l1: float = 2.0
     """L1 of the intensities."""
-    token_invariance: float = 0.3
+    token_teacher: float = 10.0
+    """Tokens against those that a linear teacher makes of the known intensities."""
+    token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
     # --- the published scheme
     au_adversary: float = 1.0
@@ -160,9 +162,9 @@ class LossConfig:
     equivariance_every: int = 8
     lazy_quadruples: int = 3
     """How many quadruples of a batch the cycle and equivariance terms use."""
-    adversarial_from: float = 0.35
+    adversarial_from: float = 0.75
     """Progress (0..1) at which swap_consistency and image_adversary start."""
-    cycle_from: float = 0.1
+    cycle_from: float = 0.7
     """Progress at which the cycle and equivariance terms start."""
     # --- where
     changed_weight: float = 8.0
@@ -229,9 +231,25 @@ class SampleConfig:
     """The same person's other picture drives."""
     identity: float = 0.12
     """Nothing is asked for, so nothing may change."""
+    taught_first: float = 0.8
+    """Fraction of quadruples steered by the teacher's tokens at the start, while E_r cannot see
+    yet.
+    """
+    taught_last: float = 0.2
+    """The same later on."""
+    taught_until: float = 0.25
+    """Progress (0..1) over which the fraction goes from first to last."""
+
+    def taught(self, progress: float) -> float:
+        """Fraction of quadruples steered by the teacher's tokens at a progress."""
+        done = min(progress / self.taught_until, 1.0) if self.taught_until > 0 else 1.0
+        return self.taught_first + (self.taught_last - self.taught_first) * done
 
     def __post_init__(self) -> None:
-        parts = dataclasses.astuple(self)
+        parts = (self.swap, self.relative, self.self_driven, self.identity)
+        for name in ("taught_first", "taught_last", "taught_until"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"samples.{name}", "in [0, 1]", value)
         _check(
             min(parts) >= 0 and abs(sum(parts) - 1) < 1e-6,
             "samples",
@@ -306,10 +324,10 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     critic_betas: tuple[float, float] = (0.5, 0.9)
     weight_decay: float = 1e-4
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     final_lr_fraction: float = 0.02
     """Where the cosine ends."""
-    clip_norm: float = 1.0
+    clip_norm: float = 30.0
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:

@@ -230,7 +230,8 @@ def loop(
                 rng = np.random.default_rng((config.seed, 3, state.step))
                 batch = loader.get(state.cursor, phase.quadruples, phase.size_px).to(place)
                 adversarial = objective.adversarial_due(state.step, progress)
-                plan = plan_samples(batch.gains, config.samples, rng, with_identity=adversarial)
+                taught = config.samples.taught(progress)
+                plan = plan_samples(batch.gains, config.samples, rng, adversarial, taught)
 
                 # networks: forward, loss, step
                 factor = schedule(state.step, progress, o)
@@ -317,6 +318,11 @@ def loop(
 @torch.no_grad()
 def _average(ema: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1.0 - decay)
+    for kept, now in zip(ema.buffers(), net.buffers(), strict=True):  # batch statistics
+        if kept.is_floating_point():
+            kept.lerp_(now, 1.0 - decay)
+        else:
+            kept.copy_(now)
 
 
 class _Mean:

@@ -172,24 +172,44 @@ def au_l1(aus: Tensor, labels: Tensor) -> Tensor:
     return (aus - labels).abs().mean()
 
 
-def token_invariance(tokens_a: Tensor, tokens_b: Tensor, spread: Tensor) -> Tensor:
-    """Mean of ``|a - b| / spread`` (ours): two people with one expression have one set of tokens.
+def token_invariance(tokens_a: Tensor, tokens_b: Tensor, tokens: Tensor) -> Tensor:
+    """Mean over AUs of ``mean |a - b| / mean |t - mean t|`` (ours): two people with one expression
+    have one set of tokens.
 
-    Dividing by the tokens' own spread means that shrinking all tokens gains nothing.
+    The denominator is how much an AU's tokens differ between pictures, gradient included, so that
+    shrinking all tokens gains nothing and does nothing.
 
     Args:
         tokens_a: (N, K, D).
-        tokens_b: (N, K, D), the same expression.
-        spread: (K, D) > 0, standard deviation over the batch, without gradient.
+        tokens_b: (N, K, D), the same expressions.
+        tokens: (M, K, D) all tokens of the batch.
     """
-    return ((tokens_a - tokens_b).abs() / spread).mean()
+    deviation = (tokens - tokens.mean(dim=0)).abs().mean(dim=(0, 2))
+    return ((tokens_a - tokens_b).abs().mean(dim=(0, 2)) / (deviation + 0.1)).mean()
+
+
+def token_teacher(tokens: Tensor, label_tokens: Tensor) -> Tensor:
+    """Smooth L1 (Girshick, ICCV 2015, eq. 3) of the encoder's tokens to those that the known
+    intensities have (ours). The teacher gets no gradient.
+
+    Args:
+        tokens: (N, K, D).
+        label_tokens: (N, K, D).
+    """
+    return F.smooth_l1_loss(tokens, label_tokens.detach())
 
 
 def token_spread(tokens: Tensor) -> Tensor:
-    """Standard deviation of each token number over a batch, at least 0.05, without gradient.
-    (K, D).
+    """``mean |t - mean t|`` of each AU's tokens over a batch, without gradient.
+
+    Args:
+        tokens: (N, K, D).
+
+    Returns:
+        (K, 1), more than 0.
     """
-    return tokens.detach().std(dim=0, correction=0).clamp_min(0.05)
+    tokens = tokens.detach()
+    return (tokens - tokens.mean(dim=0)).abs().mean(dim=(0, 2))[:, None] + 0.1
 
 
 # --- multi-class adversary on f_f (form: sister; target u = 1/2: ours) ----------------------------

@@ -33,6 +33,7 @@ class SamplePlan:
         gains: (N, K) float32.
         truth: (N,) int64, the picture to arrive at.
         still: (N,) bool, True where truth is the target itself.
+        taught: (N,) bool, True where the teacher's tokens steer instead of the encoder's.
     """
 
     kinds: Tensor
@@ -42,6 +43,7 @@ class SamplePlan:
     gains: Tensor
     truth: Tensor
     still: Tensor
+    taught: Tensor
 
     @property
     def crossed(self) -> Tensor:
@@ -50,7 +52,11 @@ class SamplePlan:
 
 
 def plan_samples(
-    gains: Tensor, config: SampleConfig, rng: np.random.Generator, with_identity: bool = False
+    gains: Tensor,
+    config: SampleConfig,
+    rng: np.random.Generator,
+    with_identity: bool = False,
+    taught: float = 0.0,
 ) -> SamplePlan:
     """Draw what each quadruple is used for.
 
@@ -60,6 +66,7 @@ def plan_samples(
         rng: Source of chance.
         with_identity: Make sure that at least one quadruple is of kind identity (where
             there are two or more).
+        taught: Fraction of quadruples that the teacher's tokens steer.
     """
     count = gains.shape[0]
     chances = np.array([config.swap, config.relative, config.self_driven, config.identity])
@@ -92,6 +99,7 @@ def plan_samples(
         gains=asked,
         truth=torch.where(still, own, partner),
         still=still,
+        taught=torch.from_numpy(rng.random(count) < taught).to(gains.device).repeat_interleave(4),
     )
 
 
@@ -127,6 +135,7 @@ class Forward:
     """A step's results that losses and critics look at."""
 
     encoded: Encoded
+    label_tokens: Tensor
     mixed: Tensor
     said: Instructions
     out_rgb: Tensor
@@ -143,13 +152,14 @@ def run_networks(net: RtNet, batch: Batch, plan: SamplePlan, config: TrainConfig
     """Encode every picture once, mix, generate, compose."""
     with autocast(config, batch.rgb.device):
         encoded = net.encoder(batch.seen_rgb)
-        tokens = encoded.tokens
+        known = net.label_tokens(batch.aus_lr).float()
+        tokens = torch.where(plan.taught[:, None, None], known, encoded.tokens)
         mixed = mix_tokens(
             tokens, tokens[plan.source], tokens[plan.base], plan.gains, plan.relative
         )
         said = net.generator(encoded.features, tokens, mixed)
     out = compose(batch.rgb.contiguous(), said.flow_xy, said.keep, said.fill_rgb, said.shade)
-    return Forward(encoded, mixed, said, out, truth_of(batch, plan), plan)
+    return Forward(encoded, known, mixed, said, out, truth_of(batch, plan), plan)
 
 
 class Objective:
@@ -254,7 +264,6 @@ class Objective:
 
     def _tokens(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
         encoded = f.encoded
-        spread = losses.token_spread(encoded.tokens)
         by_four = encoded.tokens.reshape(-1, 4, *encoded.tokens.shape[1:])
         gains = batch.gains[:, None, :, None]
         donors = by_four[:, list(DONOR)]
@@ -264,7 +273,10 @@ class Objective:
             "au_bce": losses.au_bce(encoded.au_logits, batch.aus_lr, self.au_weights),
             "au_dice": losses.au_dice(encoded.aus_lr, batch.aus_lr, self.au_weights),
             "au_l1": losses.au_l1(encoded.aus_lr, batch.aus_lr),
-            "token_invariance": losses.token_invariance(shown, there, spread),
+            "token_teacher": losses.token_teacher(encoded.tokens, f.label_tokens),
+            "token_invariance": losses.token_invariance(
+                shown.flatten(0, 1), there.flatten(0, 1), encoded.tokens
+            ),
         }
 
     def _rows(self, quadruples: Tensor) -> Tensor:
@@ -339,7 +351,7 @@ class Objective:
             said.flow_raw * unit, flow * unit, torch.sigmoid(said.keep_logit), keep, weight
         )
         spread = losses.token_spread(f.encoded.tokens)
-        same = losses.token_invariance(encoded.tokens, f.encoded.tokens[rows].detach(), spread)
+        same = losses.feature_related(encoded.tokens, f.encoded.tokens[rows].detach(), spread)
         return {"equivariance": value + 0.2 * same}
 
     def _adversarial(self, critics: Critics, f: Forward) -> dict[str, Tensor]:

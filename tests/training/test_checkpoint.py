@@ -88,7 +88,7 @@ def test_load_net_gives_averaged_weights_in_eval_mode(tmp_path: Path) -> None:
     averaged, config = load_net(path)
     assert config == SMOKE
     assert not averaged.training
-    weight = "encoder.stem.down128.weight"
+    weight = "encoder.stem.down128.0.weight"
     assert torch.equal(averaged.state_dict()[weight], kit.ema.state_dict()[weight])
     assert torch.equal(
         load_net(path, averaged=False)[0].state_dict()[weight], kit.net.state_dict()[weight]
@@ -151,7 +151,7 @@ def test_warm_start_copies_what_fits(tmp_path: Path) -> None:
     copied, left = warm_start(path, other.net, other.critics)
     assert left == 0
     assert copied == len(other.net.state_dict())
-    name = "encoder.stem.down128.weight"
+    name = "encoder.stem.down128.0.weight"
     assert torch.equal(other.net.state_dict()[name], kit.ema.state_dict()[name])
     wider = build(with_overrides(SMOKE, {"network.condition_dim": "24"}).network)
     copied, left = warm_start(path, wider, other.critics)

@@ -23,7 +23,14 @@ from training.data.dataset import BatchMaker, ShardSet
 from training.grid import flow_rgb
 from training.loop import ema_decay_at, loop, schedule
 from training.networks import Critics, build, mix_tokens
-from training.objective import KINDS, Objective, plan_samples, run_networks, truth_of, validate
+from training.objective import (
+    KINDS,
+    Objective,
+    plan_samples,
+    run_networks,
+    truth_of,
+    validate,
+)
 
 SMOKE = get_config("smoke")
 
@@ -97,6 +104,29 @@ def test_truth_of_a_still_sample_changes_nothing(shards: Path) -> None:
     ]  # to picture 1 from picture 0, at half size
 
 
+def test_taught_quadruples_are_whole_and_fade_out() -> None:
+    config = replace(SMOKE.samples, taught_first=0.8, taught_last=0.2, taught_until=0.5)
+    assert [config.taught(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
+    gains = torch.ones(2000, NUM_AUS)
+    taught = plan_samples(gains, config, np.random.default_rng(0), taught=0.8).taught
+    assert torch.equal(taught, taught.reshape(-1, 4)[:, :1].expand(-1, 4).reshape(-1))
+    assert float(taught.float().mean()) == pytest.approx(0.8, abs=0.03)
+    assert not plan_samples(gains, config, np.random.default_rng(0)).taught.any()
+
+
+def test_fixed_teacher_steers_taught_rows_and_the_encoder_the_others(shards: Path) -> None:
+    batch = BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 2, 32)
+    net = build(SMOKE.network).eval()  # batch statistics would let pictures hear of each other
+    plan = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    plan = replace(plan, taught=torch.tensor([True] * 4 + [False] * 4))
+    forward = run_networks(net, batch, plan, SMOKE)
+    known, own, source = net.label_tokens(batch.aus_lr), forward.encoded.tokens, plan.source
+    for rows, tokens in ((slice(0, 4), known), (slice(4, 8), own)):
+        want = tokens[rows] + plan.gains[rows, :, None] * (tokens[source[rows]] - tokens[rows])
+        torch.testing.assert_close(forward.mixed[rows], want)
+    assert not any(p.requires_grad for p in net.label_tokens.parameters())
+
+
 def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0).batch(0, 3, 64)
     always = replace(
@@ -121,6 +151,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     options = (
         "_every",
         "_from",
+        "_until",
         "_weight",
         "_weights",
         "_threshold",
@@ -132,9 +163,8 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
         sum(getattr(always.losses, name) * value.item() for name, value in terms.items()), rel=1e-4
     )
     for name, value in terms.items():
-        grads = torch.autograd.grad(
-            value, list(net.parameters()), retain_graph=True, allow_unused=True
-        )
+        learning = [p for p in net.parameters() if p.requires_grad]
+        grads = torch.autograd.grad(value, learning, retain_graph=True, allow_unused=True)
         norm = sum(float(g.abs().sum()) for g in grads if g is not None)
         assert 0 < norm < float("inf"), name
     critics.requires_grad_(True)
@@ -298,7 +328,7 @@ def test_it_learns_a_known_shift(shards: Path) -> None:
     config = replace(
         SMOKE,
         losses=replace(SMOKE.losses, cycle_from=1.0, adversarial_from=1.0, au_adversary=0.0),
-        samples=SampleConfig(1, 0, 0, 0),
+        samples=SampleConfig(1, 0, 0, 0, taught_first=0.5),
         augment=replace(
             SMOKE.augment,
             flip=0.0,
@@ -327,7 +357,7 @@ def test_it_learns_a_known_shift(shards: Path) -> None:
     )  # in pixels of a 256-px crop
     assert figures["flow_relative"] < 0.5
     assert figures["image_relative"] < 0.8
-    assert figures["au_mae"] < figures["au_mae_constant"] * 1.2
+    assert figures["au_mae"] < figures["au_mae_constant"] * 1.5
 
 
 def test_flow_colour_is_black_for_none_and_opposite_for_opposite() -> None:

@@ -129,16 +129,36 @@ def test_au_l1_is_a_mean() -> None:
     ).item() == pytest.approx(0.625)
 
 
-def test_token_invariance_divides_by_the_spread() -> None:
+def test_token_teacher_is_smooth_l1() -> None:
+    tokens, taught = torch.tensor([[[0.5, 3.0]]]), torch.zeros(1, 1, 2, requires_grad=True)
+    # 0.5 * 0.5^2 = 0.125 below 1, 3 - 0.5 above; mean
+    value = losses.token_teacher(tokens, taught)
+    assert value.item() == pytest.approx(1.3125)
+    assert not value.requires_grad  # the teacher is not taught
+
+
+def test_token_invariance_is_relative_to_how_tokens_differ() -> None:
     a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0, 4.0]]])
-    # 1/2 and 2/4, mean
-    assert losses.token_invariance(a, b, torch.tensor([[2.0, 4.0]])).item() == pytest.approx(0.5)
+    tokens = torch.tensor([[[0.0, 0.0]], [[4.0, 2.0]]])
+    # mean |a - b| = 1.5; mean deviation (2 + 2 + 1 + 1) / 4 = 1.5, and 0.1
+    value = losses.token_invariance(a, b, tokens)
+    assert value.item() == pytest.approx(0.9375)
 
 
-def test_token_spread_is_the_batch_deviation_with_a_floor_and_no_gradient() -> None:
+def test_token_invariance_is_not_lowered_by_shrinking_all_tokens() -> None:
+    scale = torch.tensor(1.0, requires_grad=True)
+    tokens = torch.rand(4, 3, 2) * 1000
+    value = losses.token_invariance(tokens[:2] * scale, tokens[2:] * scale, tokens * scale)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert scale.grad is not None
+    assert abs(scale.grad.item()) < 2e-3
+
+
+def test_token_spread_is_each_aus_mean_deviation_without_gradient() -> None:
     tokens = torch.tensor([[[1.0, 5.0]], [[3.0, 5.0]]], requires_grad=True)
     spread = losses.token_spread(tokens)
-    assert spread.tolist() == [[pytest.approx(1.0), pytest.approx(0.05)]]
+    assert spread.shape == (1, 1)
+    assert spread.item() == pytest.approx(0.6)  # (1 + 1 + 0 + 0) / 4, and 0.1
     assert not spread.requires_grad
 
 
@@ -193,6 +213,7 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
     options = (
         "_every",
         "_from",
+        "_until",
         "_weight",
         "_weights",
         "_threshold",
@@ -200,5 +221,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "lazy_quadruples",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 21
+    assert len(names) == 22
     assert [name for name in names if f'"{name}"' not in text] == []

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rt_swap.aus import NUM_AUS
+from rt_swap.aus import AUS, NUM_AUS
 from training.config import NetworkConfig
-from training.networks.blocks import ResBlock, act, conv, up2
+from training.networks.blocks import ResBlock, act, conv, norm_conv, up2
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class Stem(nn.Module):
         super().__init__()
         c128, c64, c32, c16 = config.stem_channels
         b64, b32, b16 = config.stem_blocks
-        self.down128 = conv(3, c128, 3, 2)
-        self.down64 = conv(c128, c64, 3, 2)
+        self.down128 = norm_conv(3, c128, 3, 2)
+        self.down64 = norm_conv(c128, c64, 3, 2)
         self.blocks64 = nn.Sequential(*(ResBlock(c64) for _ in range(b64)))
-        self.down32 = conv(c64, c32, 3, 2)
+        self.down32 = norm_conv(c64, c32, 3, 2)
         self.blocks32 = nn.Sequential(*(ResBlock(c32) for _ in range(b32)))
-        self.down16 = conv(c32, c16, 3, 2)
+        self.down16 = norm_conv(c32, c16, 3, 2)
         self.blocks16 = nn.Sequential(*(ResBlock(c16) for _ in range(b16)))
 
     def forward(self, picture_rgb: Tensor) -> StemFeatures:
@@ -92,16 +93,17 @@ class TokenEncoder(nn.Module):
         super().__init__()
         _, c64, c32, c16 = config.stem_channels
         width, hidden, dim = config.token_features, config.token_hidden, config.token_dim
-        self.from16 = conv(c16, width, 1)
-        self.from32 = conv(c32, width, 1)
-        self.from64 = conv(c64, width, 2, 2)  # folds 2x2 positions into channels
-        self.merge = conv(width, width)
+        self.from16 = norm_conv(c16, width, 1)
+        self.from32 = norm_conv(c32, width, 1)
+        self.from64 = norm_conv(c64, width, 2, 2)  # folds 2x2 positions into channels
+        self.merge = norm_conv(width, width)
         self.attention = conv(width, 2 * NUM_AUS, 1)
+        self.place = nn.Parameter(_first_places(32))
         self.context = nn.Linear(c16, config.token_global)
         in_dim = 2 * (width + 2) + config.token_global
         self.weight1 = nn.Parameter(torch.randn(NUM_AUS, in_dim, hidden) * (2.0 / in_dim) ** 0.5)
         self.bias1 = nn.Parameter(torch.zeros(NUM_AUS, 1, hidden))
-        self.weight2 = nn.Parameter(torch.randn(NUM_AUS, hidden, dim) * (1.0 / hidden) ** 0.5)
+        self.weight2 = nn.Parameter(torch.randn(NUM_AUS, hidden, dim) * (4.0 / hidden) ** 0.5)
         self.bias2 = nn.Parameter(torch.zeros(NUM_AUS, 1, dim))
         self.head_weight = nn.Parameter(torch.randn(NUM_AUS, dim, 2) * (1.0 / dim) ** 0.5)
         self.head_bias = nn.Parameter(torch.full((NUM_AUS, 1, 2), -1.5))
@@ -117,7 +119,12 @@ class TokenEncoder(nn.Module):
         merged = merged + self.from64(features.quarter)
         merged = act(self.merge(act(merged)))
         height, width = merged.shape[2], merged.shape[3]
-        attention = self.attention(merged).flatten(2).float().softmax(dim=2)  # (N, 2K, HW)
+        place = self.place
+        if (height, width) != (place.shape[2], place.shape[3]):
+            place = F.interpolate(place, size=(height, width), mode="bilinear", align_corners=False)
+        attention = (
+            (self.attention(merged) + place).flatten(2).float().softmax(dim=2)
+        )  # (N, 2K, HW)
         values = merged.flatten(2).transpose(1, 2)  # (N, HW, C)
         pooled = torch.matmul(attention.to(values.dtype), values)  # (N, 2K, C)
         centres = torch.matmul(attention, _grid_xy(height, width, attention.device))  # (N, 2K, 2)
@@ -129,6 +136,56 @@ class TokenEncoder(nn.Module):
         tokens = (torch.matmul(x, self.weight2) + self.bias2).float()
         logits = (torch.matmul(tokens, self.head_weight) + self.head_bias).float()
         return tokens.transpose(0, 1), logits.transpose(0, 1)
+
+
+_PLACES_XY = {
+    "brows": (0.12, 0.27),
+    "eyes": (0.13, 0.345),
+    "gaze": (0.13, 0.345),
+    "nose": (0.05, 0.46),
+    "cheeks": (0.17, 0.50),
+    "mouth": (0.09, 0.64),
+    "jaw": (0.06, 0.74),
+}
+"""Where a region lies in the aligned crop: distance from the middle line and height, as
+fractions.
+"""
+
+
+def _first_places(side: int) -> Tensor:
+    """Attention's first bias, (1, 2K, side, side): each AU looks around its own region and side.
+
+    A person's left is on the right of the picture. Logarithm of a Gaussian of 0.08 crop sides.
+    """
+    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    maps = []
+    for au in AUS:
+        offset, height = _PLACES_XY[au.region]
+        for x in (0.5 + offset, 0.5 - offset):
+            squared = (at[None, :] - x) ** 2 + (at[:, None] - height) ** 2
+            maps.append(-squared / (2 * 0.08**2))
+    return torch.stack(maps).clamp_min(-8.0)[None]
+
+
+class LabelTokens(nn.Module):
+    """Teacher of E_r: the token of each AU as a fixed, randomly drawn linear function of its
+    known intensities.
+
+    Rendered pictures come with their intensities, and those decide everything that a swap
+    changes. So the generator can learn from these tokens before the encoder can see, and the
+    encoder's tokens are drawn towards them. Never used at run time, where tokens come from
+    pictures.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        # fixed: a teacher that learns finds it easiest to say the same of everything
+        self.weight = nn.Parameter(torch.randn(NUM_AUS, 2, config.token_dim), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(NUM_AUS, config.token_dim), requires_grad=False)
+
+    def forward(self, aus_lr: Tensor) -> Tensor:
+        """(N, K, 2) intensities in [0, 1] -> (N, K, D)."""
+        return torch.einsum("nks,ksd->nkd", aus_lr, self.weight) + self.bias
 
 
 def _grid_xy(height: int, width: int, device: torch.device) -> Tensor:

@@ -12,10 +12,21 @@ from torch.nn import functional as F
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
 from training.config import NetworkConfig
-from training.networks.blocks import FilmConv, FilmResBlock, ResBlock, act, conv, up2
+from training.networks.blocks import (
+    SLOPE,
+    FilmConv,
+    FilmResBlock,
+    ResBlock,
+    act,
+    conv,
+    norm_conv,
+    up2,
+)
 from training.networks.encoder import StemFeatures
 
 LN_2 = math.log(2.0)
+BASIS_PX = 32
+"""Side of the maps of the linear part of flow and shade."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,19 @@ def firm_shrink(x: Tensor, dead: float) -> Tensor:
     return x * torch.clamp(torch.abs(x) * (1.0 / dead) - 1.0, 0.0, 1.0)
 
 
+def resize(maps: Tensor, side: int) -> Tensor:
+    """(N, C, h, w) -> (N, C, side, side), bilinear; an unchanged size passes through."""
+    if maps.shape[3] == side:
+        return maps
+    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+
+
 class AuFreeEncoder(nn.Module):
     """E_f: the stem's 1/16-size features (given detached) -> AU-free feature of the same size."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.reduce = conv(config.stem_channels[3], config.au_free_channels, 1)
+        self.reduce = norm_conv(config.stem_channels[3], config.au_free_channels, 1)
         self.block = ResBlock(config.au_free_channels)
 
     def forward(self, sixteenth: Tensor) -> Tensor:
@@ -97,19 +115,31 @@ class Generator(nn.Module):
         self.condition1 = nn.Linear(2 * NUM_AUS * config.token_dim, 2 * z)
         self.condition2 = nn.Linear(2 * z, z)
         self.token_map = nn.Linear(z, config.map_channels * 64)
+        # PyTorch's default for linear layers is so small that the tokens would hardly be heard
+        for layer in (self.condition1, self.condition2):
+            nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
+        nn.init.normal_(self.token_map.weight, std=z**-0.5)
+
+        # In an aligned crop most of the motion is linear in the tokens' change: maps at 32 px of
+        # flow
+        # and log2 shade per token number, which the rest of the generator refines. No bias, so that
+        # no change asks for no motion.
+        self.basis = nn.Linear(NUM_AUS * config.token_dim, 3 * BASIS_PX**2, bias=False)
+        nn.init.zeros_(self.basis.weight)
+        self.hear_basis = conv(3, d32, 1)
 
         self.enter16 = FilmConv(config.au_free_channels + config.map_channels, d16, z)
         self.blocks16 = nn.ModuleList(FilmResBlock(d16, z) for _ in range(n16))
-        self.up32, self.skip32 = conv(d16, d32, 1), conv(s32, d32, 1)
+        self.up32, self.skip32 = norm_conv(d16, d32, 1), norm_conv(s32, d32, 1)
         self.blocks32 = nn.ModuleList(FilmResBlock(d32, z) for _ in range(n32))
-        self.up64, self.skip64 = conv(d32, d64, 1), conv(s64, d64, 1)
+        self.up64, self.skip64 = norm_conv(d32, d64, 1), norm_conv(s64, d64, 1)
         self.blocks64 = nn.ModuleList(FilmResBlock(d64, z) for _ in range(n64))
-        self.up128, self.skip128 = conv(d64, d128, 1), conv(s128, d128, 1)
+        self.up128, self.skip128 = norm_conv(d64, d128, 1), norm_conv(s128, d128, 1)
         self.blocks128 = nn.ModuleList(FilmResBlock(d128, z) for _ in range(n128))
         self.leave128 = FilmConv(d128, d128, z)
         # smooth answers (flow, shade) at half size; sharp ones (keep, fill) as 2x2 pixels
         # per position
-        self.head_smooth = conv(d128, 3, gain=0.0)
+        self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
 
     def forward(
@@ -126,7 +156,9 @@ class Generator(nn.Module):
         if not cfg.generation_trains_stem:
             features = features.detached()
         au_free = self.au_free(features.sixteenth.detach())
-        pair = torch.cat([own_tokens, mixed_tokens - own_tokens], dim=2).flatten(1)
+        change = mixed_tokens - own_tokens
+        pair = torch.cat([own_tokens, change], dim=2).flatten(1)
+        basis = self.basis(change.flatten(1)).float().reshape(-1, 3, BASIS_PX, BASIS_PX)
         z = act(self.condition2(act(self.condition1(pair))))
         painted = self.token_map(z).reshape(-1, cfg.map_channels, 8, 8)
         height, width = au_free.shape[2], au_free.shape[3]
@@ -138,7 +170,8 @@ class Generator(nn.Module):
         x = self.enter16(torch.cat([au_free, painted.to(au_free.dtype)], dim=1), z)
         for block in self.blocks16:
             x = block(x, z)
-        x = act(up2(self.up32(x)) + self.skip32(features.eighth))
+        heard = resize(basis, features.eighth.shape[3]).to(au_free.dtype)
+        x = act(up2(self.up32(x)) + self.skip32(features.eighth) + self.hear_basis(heard))
         for block in self.blocks32:
             x = block(x, z)
         x = act(up2(self.up64(x)) + self.skip64(features.quarter))
@@ -155,6 +188,7 @@ class Generator(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
+        smooth = smooth + resize(basis, smooth.shape[3])
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
         unit_px = smooth.shape[3] / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
         flow_raw = smooth[:, :2] * (cfg.flow_scale_px * unit_px)

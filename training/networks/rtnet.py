@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from training.config import NetworkConfig
-from training.networks.encoder import Encoder
+from training.networks.encoder import Encoder, LabelTokens
 from training.networks.generator import Generator
 
 
@@ -35,6 +35,7 @@ class RtNet(nn.Module):
     Attributes:
         encoder: E and E_r.
         generator: E_f and G.
+        label_tokens: Teacher of the tokens; training only.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -42,6 +43,7 @@ class RtNet(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.generator = Generator(config)
+        self.label_tokens = LabelTokens(config)
 
 
 def build(config: NetworkConfig) -> RtNet:
