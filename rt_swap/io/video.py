@@ -181,11 +181,31 @@ class _Turn:
 
 
 @functools.cache
-def _one_thread() -> dict[str, Any]:
-    """The option that keeps a conversion on its own thread; before PyAV 17 it always was."""
+def _pyav_major() -> int:
     import av
 
-    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+    return int(av.__version__.split(".")[0])
+
+
+def _conversion(side: str, matrix: int, color_range: int | None) -> dict[str, Any]:
+    """Arguments for a conversion between RGB and YUV on one thread, whatever PyAV is there.
+
+    Args:
+        side: Where the YUV is: "src" or "dst".
+        matrix: Swscale's number of its matrix.
+        color_range: FFmpeg's number of its range; None where it is not known.
+    """
+    arguments: dict[str, Any] = {
+        f"{side}_colorspace": matrix,
+        f"{side}_color_range": color_range,
+    }
+    if _pyav_major() >= 17:
+        arguments["threads"] = 1  # before, it always was
+    else:
+        # PyAV 16 sets a matrix only where both sides' differ; that of RGB does not count
+        rgb_side = "dst" if side == "src" else "src"
+        arguments[f"{rgb_side}_colorspace"] = _SWS_BT601 if matrix != _SWS_BT601 else _SWS_BT709
+    return arguments
 
 
 def _turn_of(picture: VideoFrame, path: Path) -> _Turn:
@@ -303,7 +323,10 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self._matrix = self.info.colour.sws_matrix(self.info.height)
+        colour = self.info.colour
+        self._conversion = _conversion(
+            "src", colour.sws_matrix(self.info.height), colour.color_range or None
+        )
         self._last_pts: int | None = None
         if self.info.colour.color_trc in _HDR_TRANSFERS:
             logger.warning(
@@ -466,10 +489,8 @@ class VideoReader:
             width,
             height,
             "bgr24",
-            src_colorspace=self._matrix,
-            src_color_range=self.info.colour.color_range or None,
             interpolation=_READ_FLAGS if picture.width == width else _SCALE_FLAGS,
-            **_one_thread(),
+            **self._conversion,
         )
         plane = converted.planes[0]
         pixels: Any = plane  # a buffer, which its stub does not say
@@ -661,7 +682,9 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
         self._audio: _AudioCopy | None = None
         self._reformatter = VideoReformatter()
-        self._matrix = like.colour.sws_matrix(like.height)
+        self._conversion = _conversion(
+            "dst", like.colour.sws_matrix(like.height), like.colour.color_range or 1
+        )
         self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._first_dts: Fraction | None = None
@@ -785,13 +808,13 @@ class VideoWriter:
         if self._first_pts is None:
             self._first_pts = pts
         picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame_bgr), "bgr24")
+        # PyAV 17 knows no number for BT.2020, but hands the picture's own tag on
+        picture.colorspace = self._like.colour.colorspace
         picture = self._reformatter.reformat(
             picture,
             format=self._stream.pix_fmt,
-            dst_colorspace=self._matrix,
-            dst_color_range=self._like.colour.color_range or 1,
             interpolation=_WRITE_FLAGS,
-            **_one_thread(),
+            **self._conversion,
         )
         picture.pts, picture.time_base = pts, self._like.time_base
         for name, value in vars(self._like.colour).items():

@@ -90,8 +90,11 @@ def write_video(
         sounds: list[Any] = [_add_audio(container, name) for name in audio]
         matrix = {1: 1, 9: 9}.get((tags or {}).get("colorspace", 2), 5)
         for picture, at in zip(pictures, pts, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, "bgr24").reformat(
+            frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+            frame.colorspace = (tags or {}).get("colorspace", 2)  # PyAV 17.1 takes BT.2020 of here
+            frame = frame.reformat(
                 format=pix_fmt,
+                src_colorspace=5 if matrix == 1 else 1,  # of RGB: only PyAV 16 looks, see _bgr
                 dst_colorspace=matrix,
                 dst_color_range=(tags or {}).get("color_range") or 1,
                 interpolation=0x40000 | 0x20,  # accurate rounding, area
@@ -158,7 +161,7 @@ def probe(path: Path) -> Probed:
         times, pictures = [], []
         for frame in container.decode(video):
             times.append(Fraction(frame.pts * frame.time_base))
-            pictures.append(frame.to_ndarray(format="bgr24"))
+            pictures.append(_bgr(frame))
             last = frame
         context = video.codec_context
         stream = {
@@ -186,6 +189,16 @@ def probe(path: Path) -> Probed:
                 ]
             sounds.append(packets)
     return Probed(times, pictures, sounds, stream, duration)
+
+
+def _bgr(frame: av.VideoFrame) -> U8:
+    """A decoded picture in BGR by its own tag, or BT.601 where it has none."""
+    matrix = {1: 1, 9: 9}.get(int(frame.colorspace), 5)
+    # PyAV 16 looks at a matrix only where the two differ
+    converted = frame.reformat(
+        format="bgr24", src_colorspace=matrix, dst_colorspace=5 if matrix == 1 else 1
+    )
+    return np.asarray(converted.to_ndarray(), np.uint8)
 
 
 def moving_portrait(count: int, height: int = 240, width: int = 320) -> list[U8]:
