@@ -21,7 +21,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +74,7 @@ DEFAULT_CRF: Final[dict[str, int]] = {
 """Constant-rate factor by encoder where none is given: hard to tell from the original."""
 
 _MOV_SUFFIXES: Final = frozenset({".mp4", ".m4v", ".mov"})
+_RGB_FORMATS: Final = ("bgr24", "bgr0")
 _EVEN_ONLY: Final = frozenset({"libx264", "libx265"})
 
 # FFmpeg's numbers (libavutil/pixfmt.h, libswscale/swscale.h)
@@ -82,6 +83,7 @@ _FRAME_DURATION: Final = (
 )  # AV_CODEC_FLAG_FRAME_DURATION: packets last as long as their frames
 _UNSPECIFIED: Final = 2
 _RANGE_UNSPECIFIED: Final = 0
+_FULL_RANGE: Final = 2
 _SPC_RGB: Final = 0
 _SWS_BT709, _SWS_BT601, _SWS_SMPTE240M, _SWS_FCC, _SWS_BT2020 = 1, 5, 7, 4, 9
 _SWS_FROM_SPC: Final[dict[int, int]] = {
@@ -389,7 +391,7 @@ class VideoReader:
             context = stream.codec_context
             colour = ColourTags(
                 int(first.colorspace),
-                2 if full else int(first.color_range),
+                _FULL_RANGE if full else int(first.color_range),
                 # PyAV 16 has these of the stream only
                 int(getattr(first, "color_trc", context.color_trc)),
                 int(getattr(first, "color_primaries", context.color_primaries)),
@@ -495,7 +497,9 @@ class VideoReader:
         plane = converted.planes[0]
         pixels: Any = plane  # a buffer, which its stub does not say
         rows = np.frombuffer(pixels, np.uint8).reshape(-1, plane.line_size)[:height, : 3 * width]
-        if plane.line_size == 3 * width:
+        if converted is picture:  # BGR as it came, which the decoder may go on reading
+            frame_bgr = rows.copy().reshape(height, width, 3)
+        elif plane.line_size == 3 * width:
             frame_bgr = rows.reshape(height, width, 3)  # a view; the array keeps the picture alive
         else:
             frame_bgr = np.ascontiguousarray(rows).reshape(height, width, 3)
@@ -729,10 +733,11 @@ class VideoWriter:
         stream: VideoStream = added
         stream.pix_fmt = self._pixel_format(stream.codec_context.codec.video_formats)
         context = stream.codec_context
-        context.color_range = like.colour.color_range
-        context.colorspace = like.colour.colorspace
-        context.color_trc = like.colour.color_trc
-        context.color_primaries = like.colour.color_primaries
+        self._colour = like.colour
+        if stream.pix_fmt in _RGB_FORMATS:  # or players would take the three planes for YUV
+            self._colour = replace(like.colour, colorspace=_SPC_RGB, color_range=_FULL_RANGE)
+        for name, value in vars(self._colour).items():
+            setattr(context, name, value)
         context.sample_aspect_ratio = like.sample_aspect
         context.thread_count = threads
         context.flags |= _FRAME_DURATION
@@ -756,7 +761,7 @@ class VideoWriter:
     def _pixel_format(self, formats: Any) -> str:
         names = [f.name for f in formats or ()]
         odd = self._width % 2 or self._height % 2
-        wanted = ["yuv420p", "yuv422p10le", "yuv444p", "bgr24", "bgr0"]
+        wanted = ["yuv420p", "yuv422p10le", "yuv444p", *_RGB_FORMATS]
         if odd and self._codec in _EVEN_ONLY:
             wanted.insert(0, "yuv444p")
             logger.warning(
@@ -807,9 +812,12 @@ class VideoWriter:
         self._last_pts = pts
         if self._first_pts is None:
             self._first_pts = pts
-        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame_bgr), "bgr24")
+        frame_bgr = np.ascontiguousarray(frame_bgr)
+        if self._stream.pix_fmt == "bgr24":  # not converted, and encoders look at it later on
+            frame_bgr = frame_bgr.copy()
+        picture = av.VideoFrame.from_numpy_buffer(frame_bgr, "bgr24")
         # PyAV 17 knows no number for BT.2020, but hands the picture's own tag on
-        picture.colorspace = self._like.colour.colorspace
+        picture.colorspace = self._colour.colorspace
         picture = self._reformatter.reformat(
             picture,
             format=self._stream.pix_fmt,
@@ -817,7 +825,7 @@ class VideoWriter:
             **self._conversion,
         )
         picture.pts, picture.time_base = pts, self._like.time_base
-        for name, value in vars(self._like.colour).items():
+        for name, value in vars(self._colour).items():
             if hasattr(picture, name):  # PyAV 16 knows two of the four
                 setattr(picture, name, value)
         try:

@@ -75,6 +75,18 @@ def test_reader_frames_stay_valid_after_the_next_one_and_after_close(tmp_path: P
         np.testing.assert_array_equal(frame.frame_bgr, picture)
 
 
+def test_reader_frames_are_the_callers_to_write_into(tmp_path: Path) -> None:
+    # a screen recorder's codec: it decodes to BGR, and each picture into the one before
+    pictures = [numbered(1)[0].copy() for _ in range(4)]
+    for i, picture in enumerate(pictures):
+        picture[:8, :8] = 60 * i
+    write_video(tmp_path / "a.flv", pictures, codec="flashsv", pix_fmt="bgr24")
+    with VideoReader(tmp_path / "a.flv") as reader:
+        for frame, picture in zip(reader, pictures, strict=True):
+            np.testing.assert_array_equal(frame.frame_bgr, picture)
+            frame.frame_bgr[...] = 255
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "pix_fmt"),
     [
@@ -382,6 +394,7 @@ def test_output_says_that_it_was_altered(tmp_path: Path) -> None:
         ("out.webm", None, "vp9"),
         ("out.mkv", "ffv1", "ffv1"),
         ("out.mov", "prores_ks", "prores"),
+        ("out.mkv", "libx264rgb", "h264"),
         ("out.mp4", "libx265", "hevc"),
         ("out.avi", "mpeg4", "mpeg4"),
     ],
@@ -392,6 +405,20 @@ def test_writer_codecs(tmp_path: Path, name: str, codec: str | None, expected: s
     assert expected in out.stream["codec"]
     assert len(out.pictures) == 4
     assert_alike(out.pictures[3], numbered(4)[3], 8.0)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx264rgb"])
+def test_writer_keeps_no_hold_of_the_array(tmp_path: Path, codec: str) -> None:
+    write_video(tmp_path / "a.mkv", numbered(1), codec="ffv1", pix_fmt="bgr0")
+    with VideoReader(tmp_path / "a.mkv") as reader:
+        info = reader.info
+    canvas = np.empty((info.height, info.width, 3), np.uint8)
+    with VideoWriter(tmp_path / "o.mkv", info, codec=codec) as writer:
+        for i in range(6):
+            canvas[...] = 40 * i
+            writer.write(Frame(canvas, i, Fraction(1, 10)))
+    levels = [float(picture.mean()) for picture in probe(tmp_path / "o.mkv").pictures]
+    assert levels == pytest.approx([40 * i for i in range(6)], abs=3)
 
 
 def test_writer_crf_decides_the_size(tmp_path: Path, rng: np.random.Generator) -> None:
