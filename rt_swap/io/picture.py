@@ -29,6 +29,8 @@ MAX_PIXELS: Final = 150_000_000
 ALPHA_BACKGROUND: Final = 128
 """Grey level behind transparent pixels: far from neither dark hair nor pale skin."""
 
+_EXIF_ORIENTATION: Final = 0x0112
+
 _PICTURE_KINDS: Final[tuple[tuple[bytes, int], ...]] = (
     (b"\xff\xd8\xff", 0),  # JPEG
     (b"\x89PNG\r\n\x1a\n", 0),
@@ -117,6 +119,24 @@ def is_still_picture(path: Path | str) -> bool:
                 return not (moving and getattr(picture, "n_frames", 1) > 1)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         return True  # meant as a picture; read_picture says what is wrong with it
+
+
+def exif_orientation(path: Path | str) -> int:
+    """EXIF's number of how a picture is stored, 1 to 8; 1, upright, where it does not say.
+
+    Args:
+        path: Any file.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                number = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        return 1  # not for Pillow, or no EXIF that can be read
+    return number if isinstance(number, int) and 1 <= number <= 8 else 1
 
 
 def _head_of(path: Path) -> bytes:

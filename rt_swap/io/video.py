@@ -32,6 +32,7 @@ import numpy as np
 from rt_swap.errors import ConfigError, ContractError, SinkError, SourceError
 from rt_swap.frames import U8, Frame
 from rt_swap.io.output import PartFile, sink_error
+from rt_swap.io.picture import exif_orientation
 from rt_swap.io.pixels import turned
 
 if TYPE_CHECKING:
@@ -210,11 +211,31 @@ def _conversion(side: str, matrix: int, color_range: int | None) -> dict[str, An
     return arguments
 
 
-def _turn_of(picture: VideoFrame, path: Path) -> _Turn:
-    """Read the display matrix: 9 numbers a b u c d v x y w; a stored point (x, y) is shown at (a x
-    + c y, b x + d y).
+_EXIF_TURNS: Final = {
+    1: _Turn(),
+    2: _Turn(flip_x=True),
+    3: _Turn(flip_x=True, flip_y=True, degrees=180),
+    4: _Turn(flip_y=True),
+    5: _Turn(transpose=True),
+    6: _Turn(transpose=True, flip_x=True, degrees=270),
+    7: _Turn(transpose=True, flip_x=True, flip_y=True),
+    8: _Turn(transpose=True, flip_y=True, degrees=90),
+}
+
+
+def _turn_of(picture: VideoFrame, container: InputContainer, path: Path) -> _Turn:
+    """How a file wants its pictures turned: by EXIF in a still picture, else by the display matrix.
+
+    The matrix is 9 numbers a b u c d v x y w; a stored point (x, y) is shown at (a x + c y, b x +
+    d y).
     """
-    side_data: Any = picture.side_data
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":
+        return _EXIF_TURNS[exif_orientation(path)]
+    try:
+        side_data: Any = picture.side_data
+    except ValueError:
+        # PyAV 18 fails on side data newer than itself, as EXIF is; this loses mirroring only
+        return _EXIF_TURNS[{90: 8, 180: 3, 270: 6}.get(round(picture.rotation) % 360, 1)]
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _Turn()
@@ -319,7 +340,7 @@ class VideoReader:
                     f"{detail}; it is damaged or was never finished"
                 )
             self._first: VideoFrame | None = first
-            self._turn = _turn_of(first, self._path)
+            self._turn = _turn_of(first, self._container, self._path)
             self._stored_wh = (first.width, first.height)
             self.info = self._read_info(first)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import os
@@ -18,6 +19,7 @@ import pytest
 
 from rt_swap.errors import ConfigError, ContractError, SinkError, SourceError
 from rt_swap.frames import Frame
+from rt_swap.io.picture import read_picture
 from rt_swap.io.video import VideoReader, VideoWriter
 from tests.support.videos import Probed, numbered, probe, quadrants_bgr, write_video
 
@@ -160,6 +162,47 @@ def test_reader_mirror_in_the_display_matrix_is_applied(tmp_path: Path) -> None:
     with VideoReader(path) as reader:
         frame = next(iter(reader))
     assert_alike(frame.frame_bgr, quadrants_bgr()[:, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_convention_exif_orientation_turns_a_picture(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(_with_exif(orientation, "JPEG" if suffix == ".jpg" else "PNG"))
+    with VideoReader(path) as reader:
+        (frame,) = reader
+        assert (reader.info.height, reader.info.width) == frame.frame_bgr.shape[:2]
+    assert_alike(frame.frame_bgr, read_picture(path))
+
+
+def test_reader_takes_motion_jpeg_whose_pictures_have_exif(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25, width=96, height=64)
+        stream.pix_fmt = "yuvj420p"  # type: ignore[union-attr]
+        for i in range(3):
+            packet = av.Packet(_with_exif(6, "JPEG"))
+            packet.stream, packet.pts, packet.dts = stream, i, i
+            packet.time_base, packet.is_keyframe = Fraction(1, 25), True
+            container.mux(packet)
+    with VideoReader(tmp_path / "a.avi") as reader:
+        frames = list(reader)
+    assert [frame.frame_bgr.shape for frame in frames] == [(96, 64, 3)] * 3
+    (tmp_path / "a.jpg").write_bytes(_with_exif(6, "JPEG"))
+    assert_alike(frames[0].frame_bgr, read_picture(tmp_path / "a.jpg"))
+
+
+def _with_exif(orientation: int, kind: str) -> bytes:
+    from PIL import Image
+
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    rgb = np.ascontiguousarray(quadrants_bgr(64, 96)[:, :, ::-1])
+    Image.fromarray(rgb).save(file, kind, exif=exif, quality=95)
+    return file.getvalue()
 
 
 def test_reader_gif_keeps_its_pauses(tmp_path: Path) -> None:
@@ -690,6 +733,7 @@ def test_output_is_readable_to_others_as_any_new_file(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from rt_swap.errors import SinkError
+from rt_swap.io.picture import read_picture
 from rt_swap.io.video import VideoReader, VideoWriter
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
