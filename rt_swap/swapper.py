@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -461,7 +460,7 @@ class Swapper:
             info = reader.info
             panels = None
             if compare:
-                panels = stack.enter_context(_Comparison(source_path, info, source_timing))
+                panels = stack.enter_context(_Comparison(source_path, info))
             sink: FrameSink
             if output.suffix.lower() in STILL_SUFFIXES:
                 still = StillWriter(output, overwrite=overwrite, inputs=[info.path, *inputs])
@@ -707,7 +706,10 @@ class _Run:
         shown = result.frame
         if self._panels is not None:
             with stage(result.stage_ms, "compare"):
-                canvas = self._panels.picture(item.frame.frame_bgr, shown.frame_bgr, item.time_s)
+                source_s = expressions.moment_of(
+                    self._source, item.time_s, self._timing, self._duration_s
+                )
+                canvas = self._panels.picture(item.frame.frame_bgr, shown.frame_bgr, source_s)
                 shown = replace(shown, frame_bgr=canvas)
         with stage(result.stage_ms, "encode"):
             self._sink.write(shown)
@@ -754,11 +756,9 @@ class _Comparison:
     Args:
         source: The source's file; no panel for a preset or a saved expression.
         target: The target.
-        timing: How a source clip runs.
     """
 
-    def __init__(self, source: Path | None, target: VideoInfo, timing: str) -> None:
-        self._timing, self._target = timing, target
+    def __init__(self, source: Path | None, target: VideoInfo) -> None:
         self._reader: VideoReader | None = None
         self._frames: Iterator[Frame] | None = None
         self._ahead: Frame | None = None
@@ -779,11 +779,11 @@ class _Comparison:
         if shrink < 1:
             height = max(round(height * shrink), 1)
             widths = [max(round(w * shrink), 1) for w in widths]
-        self._heights_wh = [(w, height) for w in widths]
+        self._panels_wh = [(w, height) for w in widths]
         self.size_wh = (sum(widths), height)
         self._canvas: U8 = np.empty((height, sum(widths), 3), np.uint8)
         if self._source_bgr is not None and self._reader is None:
-            self._source_bgr = scaled(self._source_bgr, self._heights_wh[0])
+            self._source_bgr = scaled(self._source_bgr, self._panels_wh[0])
 
     def _rewind(self) -> None:
         assert self._path is not None
@@ -796,32 +796,27 @@ class _Comparison:
         self._source_bgr = first.frame_bgr
         self._ahead = next(self._frames, None)
 
-    def _advance(self, time_s: float) -> None:
-        assert self._reader is not None
-        assert self._frames is not None
-        own_s = self._reader.info.duration_s
-        moment = time_s
-        if own_s and self._timing == "loop":
-            moment = math.fmod(time_s, own_s)
-        elif own_s and self._timing == "stretch" and self._target.duration_s:
-            moment = time_s * own_s / self._target.duration_s
-        if moment < self._behind_s:
+    def _advance(self, source_s: float) -> None:
+        if source_s < self._behind_s:
             self._rewind()
-        nearly = moment + _TIME_SLACK_S
+        assert self._frames is not None
+        nearly = source_s + _TIME_SLACK_S
         while self._ahead is not None and self._ahead.time_s - self._start_s <= nearly:
             self._source_bgr = self._ahead.frame_bgr
             self._ahead = next(self._frames, None)
-        self._behind_s = moment
+        self._behind_s = source_s
 
-    def picture(self, target_bgr: U8, output_bgr: U8, time_s: float) -> U8:
-        """The panels of one moment; the array is used again for the next."""
+    def picture(self, target_bgr: U8, output_bgr: U8, source_s: float) -> U8:
+        """The panels of one moment, ``source_s`` seconds into a source clip; the array is used
+        again for the next.
+        """
         if self._reader is not None:
-            self._advance(time_s)
+            self._advance(source_s)
         panels = [target_bgr, output_bgr]
         if self._source_bgr is not None:
             panels.insert(0, self._source_bgr)
         x = 0
-        for panel, size_wh in zip(panels, self._heights_wh, strict=True):
+        for panel, size_wh in zip(panels, self._panels_wh, strict=True):
             self._canvas[:, x : x + size_wh[0]] = scaled(panel, size_wh)
             x += size_wh[0]
         return self._canvas

@@ -400,6 +400,29 @@ def test_reenact_compare_plays_a_source_clip(
     np.testing.assert_allclose(held, np.minimum(np.arange(12), 4) * 60.0, atol=8)
 
 
+def test_reenact_compare_stretches_a_source_clip_over_a_target_of_untold_length(
+    bundle: ModelBundle, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    pages = [Image.fromarray(picture) for picture in numbered(10, *HW)]
+    pages[0].save(tmp_path / "t.gif", save_all=True, append_images=pages[1:], duration=100)
+    shades = [np.full((*HW, 3), level, np.uint8) for level in (0, 60, 120, 180, 240)]
+    write_video(tmp_path / "s.mkv", shades, codec="ffv1", pix_fmt="bgr0")
+    with sitting_swapper(bundle) as swapper:
+        out = tmp_path / "out.mp4"
+        swapper.reenact(
+            tmp_path / "t.gif",
+            tmp_path / "s.mkv",
+            out,
+            compare=True,
+            source_timing="stretch",
+            crf=5,
+        )
+    shown = [p[60, 80, 0] for p in probe(out).pictures]
+    np.testing.assert_allclose(shown, (np.arange(10) // 2) * 60.0, atol=8)
+
+
 def test_reenact_picture_gives_picture(bundle: ModelBundle, tmp_path: Path) -> None:
     picture = moving_portrait(1)[0]
     cv2.imwrite(str(tmp_path / "p.png"), picture)

@@ -23,6 +23,7 @@ from rt_swap.expression.timing import (
     at,
     aus_at,
     is_over,
+    moment_of,
     neutral_tokens,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "hash_of_picture",
     "is_over",
     "load_expression",
+    "moment_of",
     "neutral_tokens",
     "parse_gains",
     "preset",

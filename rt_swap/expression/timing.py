@@ -15,10 +15,11 @@ from typing import Final
 
 import numpy as np
 
+from rt_swap.config import SOURCE_TIMINGS
 from rt_swap.errors import ConfigError, ContractError
 from rt_swap.frames import F32, Expression
 
-TIMINGS: Final = ("stretch", "loop", "hold", "trim")
+TIMINGS: Final = SOURCE_TIMINGS
 NEUTRAL_CHOICES: Final = ("calmest", "first")
 
 
@@ -60,6 +61,35 @@ def aus_at(
     return _blend(expression.aus_lr, *_neighbours(expression, time_s, timing, target_duration_s))
 
 
+def moment_of(
+    expression: Expression,
+    time_s: float,
+    timing: str = "hold",
+    target_duration_s: float | None = None,
+) -> float:
+    """Which moment of the source a moment of the target shows; arguments and errors as :func:`at`.
+
+    Returns:
+        Seconds from the source's start; beyond its end where its last entry stays.
+    """
+    _check_timing(timing)
+    if not math.isfinite(time_s):
+        raise ContractError(f"expression {expression.name!r}: time_s must be finite, got {time_s}")
+    moment, duration_s = max(time_s, 0.0), _duration_s(expression)
+    if _is_still(expression):
+        return moment
+    if timing == "stretch":
+        if target_duration_s is None or not target_duration_s > 0:
+            raise ConfigError(
+                "source timing stretch needs the target's duration, which this target does not "
+                f"tell (got {target_duration_s}); use loop, hold or trim"
+            )
+        return moment * duration_s / target_duration_s
+    if timing == "loop" and duration_s > 0:
+        return math.fmod(moment, duration_s)
+    return moment
+
+
 def is_over(expression: Expression, time_s: float, timing: str) -> bool:
     """Whether the target should have ended: only with "trim", once the clip has ended."""
     _check_timing(timing)
@@ -83,7 +113,9 @@ def neutral_tokens(expression: Expression, choice: str = "calmest") -> F32:
     """
     if choice not in NEUTRAL_CHOICES:
         raise ConfigError(f"neutral: no choice {choice!r}; there are {', '.join(NEUTRAL_CHOICES)}")
-    valid = _valid_indices(expression)
+    valid = np.flatnonzero(expression.valid)
+    if not valid.size:
+        raise _no_entry(expression)
     if choice == "first":
         return np.array(expression.tokens[valid[0]], np.float32)
     total = expression.aus_lr[valid].sum(axis=(1, 2))
@@ -103,47 +135,36 @@ def _duration_s(expression: Expression) -> float:
     return max(expression.duration_s, float(expression.times_s[-1]))
 
 
-def _valid_indices(expression: Expression) -> list[int]:
-    valid = [int(i) for i in np.flatnonzero(expression.valid)]
-    if not valid:
-        raise ContractError(f"expression {expression.name!r}: no entry is valid")
-    return valid
+def _no_entry(expression: Expression) -> ContractError:
+    return ContractError(f"expression {expression.name!r}: no entry is valid")
 
 
 def _neighbours(
     expression: Expression, time_s: float, timing: str, target_duration_s: float | None
 ) -> tuple[int, int, float]:
-    """The two entries around a moment and the weight of the second."""
-    _check_timing(timing)
-    if not math.isfinite(time_s):
-        raise ContractError(f"expression {expression.name!r}: time_s must be finite, got {time_s}")
-    valid = _valid_indices(expression)
-    if len(valid) == 1:
-        return valid[0], valid[0], 0.0
-    duration_s = _duration_s(expression)
-    moment = max(time_s, 0.0)
-    if timing == "stretch":
-        if target_duration_s is None or not target_duration_s > 0:
-            raise ConfigError(
-                "source timing stretch needs the target's duration, which this target does not "
-                f"tell (got {target_duration_s}); use loop, hold or trim"
-            )
-        moment *= duration_s / target_duration_s
-    elif timing == "loop" and duration_s > 0:
-        moment = math.fmod(moment, duration_s)
-
-    times = expression.times_s[valid]
+    """The two valid entries around a moment and the weight of the second."""
+    moment = moment_of(expression, time_s, timing, target_duration_s)
+    times, valid = expression.times_s, expression.valid
     after = int(np.searchsorted(times, moment, side="right"))
-    if 0 < after < len(valid):
-        left, right = after - 1, after
+    # argmax ends at the first one, so a long clip costs no more than a short one
+    before_it, from_it = valid[:after][::-1], valid[after:]
+    back, ahead = (int(part.argmax()) if part.size else 0 for part in (before_it, from_it))
+    left = after - 1 - back if before_it.size and before_it[back] else None
+    right = after + ahead if from_it.size and from_it[ahead] else None
+    if left is not None and right is not None:
         weight = float((moment - times[left]) / (times[right] - times[left]))
-        return valid[left], valid[right], weight
+        return left, right, weight
+    if left is None and right is None:
+        raise _no_entry(expression)
     if timing == "loop":
         # between the last entry and the first of the next round
-        gap = float(times[0] + duration_s - times[-1])
-        since = float(moment - times[-1] + (duration_s if after == 0 else 0.0))
-        return valid[-1], valid[0], since / gap if gap > 0 else 1.0
-    edge = valid[0] if after == 0 else valid[-1]
+        last = len(valid) - 1 - int(valid[::-1].argmax())
+        first, duration_s = int(valid.argmax()), _duration_s(expression)
+        gap = float(times[first] + duration_s - times[last])
+        since = float(moment - times[last] + (duration_s if left is None else 0.0))
+        return last, first, since / gap if gap > 0 else 1.0
+    edge = left if left is not None else right
+    assert edge is not None
     return edge, edge, 0.0
 
 

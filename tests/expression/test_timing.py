@@ -8,7 +8,7 @@ import pytest
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import TOKEN_DIM
 from rt_swap.errors import ConfigError, ContractError
-from rt_swap.expression import TIMINGS, at, aus_at, is_over, neutral_tokens
+from rt_swap.expression import TIMINGS, at, aus_at, is_over, moment_of, neutral_tokens
 from rt_swap.frames import Expression
 from tests.support.expressions import clip, still
 
@@ -82,6 +82,14 @@ def test_stretch_ends_with_the_target(time_s: float, value: float) -> None:
 def test_stretch_without_the_target_s_duration(duration_s: float | None) -> None:
     with pytest.raises(ConfigError, match="stretch needs the target's duration"):
         at(RAMP, 0.0, "stretch", duration_s)
+
+
+@pytest.mark.parametrize(
+    ("timing", "moment_s"), [("hold", 7.5), ("trim", 7.5), ("loop", 1.5), ("stretch", 2.25)]
+)
+def test_moment_of_the_source_by_timing(timing: str, moment_s: float) -> None:
+    assert moment_of(RAMP, 7.5, timing, 10.0) == pytest.approx(moment_s)
+    assert moment_of(RAMP, -1.0, timing, 10.0) == 0.0
 
 
 def test_only_trim_is_ever_over() -> None:
