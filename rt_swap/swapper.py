@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +53,8 @@ GainsLike = str | float | Mapping[str, float] | npt.NDArray[np.float32] | None
 MakeTracker = Callable[[int, bool], FaceTracker]
 """(faces to follow at once, whether each picture stands alone) -> tracker."""
 Progress = Callable[[int, int | None], None]
-"""(frames done, frames in all or None): called after each frame."""
+"""(frames done, frames in all, estimated where the file does not say, or None): called after each
+frame."""
 
 _SEVERAL: Final = 4
 """Faces followed at once where one is to be chosen by position."""
@@ -653,6 +655,13 @@ class _Run:
         """What :meth:`go` does with each frame."""
         self._gains, self._mode, self._neutral = gains, mode, neutral_tokens
         self._timing, self._duration_s = timing, duration_s
+        info = self._reader.info
+        self._expected = info.frame_count
+        if self._expected is None and info.duration_s:  # Matroska and MPEG-TS do not count
+            self._expected = max(round(info.duration_s * info.rate), 1)
+        if timing == "trim" and len(self._source.times_s) > 1:
+            trimmed = max(math.ceil(self._source.duration_s * info.rate), 1)
+            self._expected = min(self._expected or trimmed, trimmed)
 
     def go(self) -> stream.Report:
         """Run to the end."""
@@ -716,7 +725,7 @@ class _Run:
         totals.end_s = item.time_s
         self._metrics.record(result.stage_ms, item.frame.captured_s)
         if self._progress is not None:
-            self._progress(self._metrics.frames, self._reader.info.frame_count)
+            self._progress(self._metrics.frames, self._expected)
 
     def summary(self, output: Path, interrupted: bool, audio: bool) -> Summary:
         """What was done."""

@@ -346,6 +346,27 @@ def test_reenact_source_clip_timings(bundle: ModelBundle, target: Path, tmp_path
     assert probe(tmp_path / "trim.mp4").sounds[0][-1][0] < Fraction(24, 100)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "timing", "expected"), [("mp4", "hold", 12), ("mkv", "hold", 12), ("mkv", "trim", 5)]
+)
+def test_reenact_progress_knows_or_estimates_the_frames_in_all(
+    bundle: ModelBundle, tmp_path: Path, suffix: str, timing: str, expected: int
+) -> None:
+    path = write_video(tmp_path / f"t.{suffix}", numbered(12, *HW))
+    write_video(tmp_path / "s.mp4", numbered(5, *HW))
+    calls: list[tuple[int, int | None]] = []
+    with sitting_swapper(bundle) as swapper:
+        swapper.reenact(
+            path,
+            tmp_path / "s.mp4",
+            tmp_path / "o.mp4",
+            source_timing=timing,
+            progress=lambda done, total: calls.append((done, total)),
+        )
+    frames = min(expected, 12)
+    assert calls == [(done, expected) for done in range(1, frames + 1)]
+
+
 def test_reenact_stretch_measures_a_target_that_does_not_tell_its_length(
     bundle: ModelBundle, tmp_path: Path
 ) -> None:
