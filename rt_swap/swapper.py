@@ -141,8 +141,8 @@ class Swapper:
     Args:
         bundle: The model.
         backend: What runs it.
-        face: Whose face in a source: "largest", or a number; in a picture 0 is the largest face, in
-            a clip the leftmost.
+        face: Whose face in a source: "largest", or a number counted from the left, 0 being the
+            leftmost.
         target_face: Whose face in the target: the same.
         threads: CPU threads per network run; 0 chooses.
         on_lost: What is shown while nobody is there: "passthrough", "hold" or "blur".
@@ -209,12 +209,9 @@ class Swapper:
             BackendUnavailable: If the backend cannot run here.
             ConfigError: If an option is wrong.
         """
-        if cache is None:
-            folder = None
-        elif cache == "default":
-            folder = expressions.default_cache_dir()
-        else:
-            folder = Path(cache).expanduser() / "expressions"
+        folder = None
+        if cache is not None:
+            folder = expressions.cache_dir(None if cache == "default" else cache)
         return cls(
             load_bundle(Path(model) if model is not None else None),
             get_backend(backend),
@@ -276,7 +273,8 @@ class Swapper:
         key = expressions.cache_key(content, self.bundle.sha256, f"clip {self._face}")
 
         def make() -> Expression:
-            with self._follower(self._face) as follower:
+            # more than one, as in _encode_picture
+            with self._follower(self._face, _SEVERAL) as follower:
                 return expressions.encode_clip(
                     path,
                     self._encoder,
@@ -538,8 +536,10 @@ class Swapper:
         )
 
     @contextlib.contextmanager
-    def _follower(self, face: Literal["largest"] | int) -> Iterator[FaceFollower]:
-        many = 1 if face == "largest" else max(_SEVERAL, face + 1)
+    def _follower(
+        self, face: Literal["largest"] | int, at_least: int = 1
+    ) -> Iterator[FaceFollower]:
+        many = at_least if face == "largest" else max(_SEVERAL, face + 1)
         tracker = self._make_tracker(many, False)
         try:
             yield FaceFollower(tracker, face=face)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 import rt_swap
 from rt_swap.aus import AU_NAMES, NUM_AUS
+from rt_swap.backends import get_backend
 from rt_swap.contract import TOKEN_DIM
 from rt_swap.errors import (
     ConfigError,
@@ -30,7 +32,7 @@ from rt_swap.frames import Expression, Frame, FrameStatus
 from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.swapper import ReenactInterrupted, Swapper
 from tests.support.faces import face_at
-from tests.support.swapping import sitting_swapper
+from tests.support.swapping import SittingTracker, sitting_swapper
 from tests.support.tiny_model import tiny_bundle
 from tests.support.videos import RATE, moving_portrait, numbered, probe, quadrants_bgr, write_video
 
@@ -148,6 +150,24 @@ def test_several_faces_the_largest_is_taken_and_said_and_face_chooses(
         swapper.encode(picture)
     with pytest.raises(ConfigError, match="--face: must be 'largest' or a number"):
         sitting_swapper(bundle, face="left")
+
+
+def test_several_faces_in_a_source_clip_are_said(
+    bundle: ModelBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(tmp_path / "s.mp4", numbered(3, *HW))
+    asked: list[int] = []
+
+    def make(max_faces: int, static: bool) -> SittingTracker:
+        asked.append(max_faces)
+        two = [face_at(40, 60, 50, track_id=1), face_at(110, 60, 80, track_id=2)]
+        return SittingTracker(lambda _: two[:max_faces])
+
+    caplog.set_level(logging.INFO, "rt_swap")
+    with Swapper(bundle, get_backend("onnxruntime"), make_tracker=make) as swapper:
+        swapper.encode_clip(tmp_path / "s.mp4")
+    assert asked[0] > 1
+    assert "2 faces are in view; following the largest" in caplog.text
 
 
 def test_neutral_auto_is_a_clips_calmest_moment_or_the_preset(bundle: ModelBundle) -> None:

@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
             sheet.unlink()  # an earlier demo's
         if arguments.source:
             lines += _source_lines(summary)
-            _write_sheet(sheet, *_rows_of_video(out / "demo.mp4", summary), inputs=inputs)
+            rows = _rows_of_video(out / "demo.mp4", summary.frames_out)
+            _write_sheet(sheet, rows, [_panels(Path(arguments.source))], inputs=inputs)
         elif summary.face_found:
             trial = _Trial(swapper, settings)
             rows, headers = trial.run(_pick(target, summary.frames_out))
@@ -546,18 +547,25 @@ def _source_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _rows_of_video(video: Path, summary: Summary) -> tuple[list[list[U8]], list[str]]:
+def _rows_of_video(video: Path, frames: int) -> list[list[U8]]:
     """Whole frames of the comparison, one a row."""
     from rt_swap.io.pixels import scaled
 
     rows = []
-    for frame in _pick(video, summary.frames_out):
+    for frame in _pick(video, frames):
         height, width = frame.frame_bgr.shape[:2]
         shrink = min(_SHEET_ROW_PX / width, 1.0)
         size_wh = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         rows.append([scaled(frame.frame_bgr, size_wh)])
-    is_file = summary.width > 0 and not summary.source.endswith(".safetensors")
-    return rows, ["source | target | output" if is_file else "target | output"]
+    return rows
+
+
+def _panels(source: Path) -> str:
+    """What the comparison shows side by side: a saved expression has no picture."""
+    from rt_swap.expression.files import SUFFIX
+
+    saved = source.suffix.lower() == SUFFIX
+    return "target | output" if saved else "source | target | output"
 
 
 def _write_sheet(

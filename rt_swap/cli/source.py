@@ -152,7 +152,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     cache = _cache(settings)
     if arguments.older_than is not None:
-        if arguments.older_than < 0:
+        if not arguments.older_than >= 0:  # NaN is neither
             raise ConfigError(f"--older-than: must be 0 days or more, got {arguments.older_than}")
         removed = cache.prune(older_than_s=arguments.older_than * _SECONDS_PER_DAY)
     elif arguments.all:
@@ -186,11 +186,9 @@ def _encode(swapper: Any, arguments: argparse.Namespace) -> Expression:
 
 
 def _cache(settings: Settings) -> ExpressionCache:
-    from rt_swap.expression import ExpressionCache, default_cache_dir
+    from rt_swap.expression import ExpressionCache, cache_dir
 
-    if settings.cache:
-        return ExpressionCache(Path(settings.cache).expanduser() / "expressions")
-    return ExpressionCache(default_cache_dir())
+    return ExpressionCache(cache_dir(settings.cache))
 
 
 def _print(expression: Expression, as_json: bool) -> None:

@@ -3,8 +3,8 @@
 from rt_swap.expression.cache import (
     CacheEntry,
     ExpressionCache,
+    cache_dir,
     cache_key,
-    default_cache_dir,
     hash_of_picture,
 )
 from rt_swap.expression.encode import (
@@ -36,8 +36,8 @@ __all__ = [
     "ExpressionCache",
     "at",
     "aus_at",
+    "cache_dir",
     "cache_key",
-    "default_cache_dir",
     "encode_clip",
     "encode_face",
     "encode_frames",

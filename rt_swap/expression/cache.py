@@ -30,9 +30,9 @@ _ENCODING: Final = (
 )
 
 
-def default_cache_dir() -> Path:
-    """The folder that RT_SWAP_CACHE names, else the user's cache folder; ``expressions`` inside."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
+def cache_dir(named: str | Path | None = None) -> Path:
+    """``expressions`` inside the folder named, or that RT_SWAP_CACHE names, or the user's own."""
+    named = named or os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named).expanduser() / "expressions"
     import platformdirs
@@ -178,7 +178,7 @@ class ExpressionCache:
             older_than_s: Remove only what was written longer ago than this, in seconds.
 
         Returns:
-            What was removed. Without arguments: everything.
+            What was removed; what cannot be is reported. Without arguments: everything.
         """
         removed: list[Path] = []
         now_s = time.time()
@@ -188,7 +188,12 @@ class ExpressionCache:
                 continue
             if older_than_s is not None and now_s - entry.modified_s <= older_than_s:
                 continue
-            entry.path.unlink(missing_ok=True)
+            try:
+                entry.path.unlink(missing_ok=True)
+            except OSError as exc:
+                reason = exc.strerror or exc
+                _log.warning("expression cache: %s cannot be removed: %s", entry.path, reason)
+                continue
             removed.append(entry.path)
         self._memory.clear()
         return removed

@@ -141,9 +141,8 @@ class FaceFollower:
         self._track_id = person.track_id
         if len(self._faces) > 1:
             _log.info(
-                "following face %d of %d in view (%s)",
-                person.track_id,
+                "%d faces are in view; following %s, as long as it stays",
                 len(self._faces),
-                self._face,
+                "the largest" if self._face == "largest" else f"number {self._face} from the left",
             )
         return self._stabiliser.update(person, frame.time_s, frame_hw)

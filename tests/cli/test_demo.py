@@ -125,6 +125,11 @@ def test_demo_on_own_target_and_source(
     assert "AUs, mean over the video" in told
 
 
+def test_panels_are_named_as_they_are_shown() -> None:
+    assert demo._panels(Path("face.jpg")) == "source | target | output"
+    assert demo._panels(Path("saved.SAFETENSORS")) == "target | output"
+
+
 def test_demo_on_own_target_gives_it_the_presets(run: Demo, portrait: Path, tmp_path: Path) -> None:
     face_bgr = read_picture(portrait)[:256, 100:356]
     clip = write_video(tmp_path / "clip.mp4", [face_bgr] * 10)

@@ -103,7 +103,8 @@ def test_list_and_prune(
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert main(["source", "prune", "--older-than", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
-    assert main(["source", "prune", "--older-than", "-1"]) == 2
+    for wrong in ("-1", "nan"):
+        assert main(["source", "prune", "--older-than", wrong]) == 2
     capsys.readouterr()
     assert main(["source", "prune", "--all"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_swap.expression import ExpressionCache, cache_key, default_cache_dir, hash_of_picture
+from rt_swap.expression import ExpressionCache, cache_dir, cache_key, hash_of_picture
 from rt_swap.frames import Expression
 from tests.support.expressions import clip, still
 
@@ -150,11 +150,30 @@ def test_entries_and_prune(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_prune_reports_what_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ExpressionCache(tmp_path)
+    cache.put("kept", still())
+    cache.put("gone", still())
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.stem == "kept":
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert [path.stem for path in cache.prune()] == ["gone"]
+    assert "kept.safetensors cannot be removed: Permission denied" in caplog.text
+
+
 def test_default_folder_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RT_SWAP_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "expressions"
+    assert cache_dir() == tmp_path / "expressions"
+    assert cache_dir(tmp_path / "named") == tmp_path / "named" / "expressions"
     monkeypatch.delenv("RT_SWAP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache_dir() == tmp_path / "xdg" / "rt_swap" / "expressions"
+    assert cache_dir() == tmp_path / "xdg" / "rt_swap" / "expressions"

@@ -153,4 +153,6 @@ def test_follower_leaves_the_tracker_open():
 def test_follower_says_whom_it_chose_among_several(caplog):
     with caplog.at_level("INFO", logger="rt_swap.tracking"):
         follow(FaceFollower(FakeTracker([[SMALL, LARGE]] * 5)), 5)
-    assert [r.getMessage() for r in caplog.records] == ["following face 3 of 2 in view (largest)"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "2 faces are in view; following the largest, as long as it stays"
+    ]
