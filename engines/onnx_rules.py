@@ -146,7 +146,10 @@ def _wrong_interface(
         if shape is None:
             wrong.append(f"{kind} {tensor.name} is missing")
         elif shape != tensor.shape or dtype != TensorProto.FLOAT:
-            wrong.append(f"{kind} {tensor.name} is {shape}, expected float32 {tensor.shape}")
+            found_as = _DTYPES.get(dtype, TensorProto.DataType.Name(dtype))
+            wrong.append(
+                f"{kind} {tensor.name} is {found_as} {shape}, expected float32 {tensor.shape}"
+            )
     return wrong + [f"{kind} {name} is not in the contract" for name in have]
 
 

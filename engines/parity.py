@@ -214,7 +214,7 @@ def report(
     """
     missing = [
         f"{graph}.{output.name}"
-        for graph in graphs or GRAPHS
+        for graph in GRAPHS
         for output in GRAPHS[graph].outputs
         if output.name not in graphs.get(graph, {})
     ]

@@ -63,7 +63,7 @@ BAD: dict[str, tuple[onnx.ModelProto, str]] = {
     ),
     "shape": (
         graph([node("Relu", ["x"])], shape_x=(1, 2, 8, 8), shape_y=(1, 2, 8, 8)),
-        r"input x is \(1, 2, 8, 8\), expected float32 \(1, 4, 8, 8\)",
+        r"input x is float32 \(1, 2, 8, 8\), expected float32 \(1, 4, 8, 8\)",
     ),
     "rank": (
         graph(
