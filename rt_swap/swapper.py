@@ -452,6 +452,8 @@ class Swapper:
         _one_of("mode", mode, MODES)
         _one_of("source_timing", source_timing, SOURCE_TIMINGS)
         gains_k = self._gains(gains)
+        if mode != "relative" and neutral != "auto":
+            logger.warning("--neutral is not used: only --mode relative has a use for it")
         output = Path(output)
         source_path = None if isinstance(source, Expression) else Path(source)
         inputs = [p for p in (source_path, _as_path(neutral)) if p is not None]

@@ -577,6 +577,18 @@ def test_relative_mode_with_neutral_file(bundle: ModelBundle, target: Path, tmp_
         assert np.abs(actual.astype(int) - expected).mean() < 2
 
 
+def test_neutral_without_relative_mode_is_said_to_be_unused(
+    bundle: ModelBundle, target: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sitting_swapper(bundle) as swapper:
+        smile = swapper.preset("smile")
+        swapper.reenact(target, smile, tmp_path / "a.mp4", neutral=swapper.preset("neutral"))
+        assert "--neutral is not used" in caplog.text
+        caplog.clear()
+        swapper.reenact(target, smile, tmp_path / "b.mp4", mode="relative", neutral=smile)
+    assert "not used" not in caplog.text
+
+
 def test_a_real_face_is_found_followed_and_changed(bundle: ModelBundle, tmp_path: Path) -> None:
     pictures = moving_portrait(12)
     write_video(tmp_path / "a.mp4", pictures, audio=["aac"])

@@ -591,23 +591,26 @@ class _AudioCopy:
         self._offset_s = info.clock_offset_s
         self._container = container
         self._out = {}
+        self._names: list[str] = []
         for stream in self._input.streams.audio:
             name = stream.codec_context.name if stream.codec_context else "unknown"
             try:
                 copy = container.add_stream_from_template(stream)
             except ValueError as exc:
+                self._input.close()
                 raise _cannot_hold(path, name, info.path) from exc
             copy.metadata.update(stream.metadata)
             marks: Any = stream.disposition
             copy.disposition = getattr(marks, "value", marks)  # PyAV 16 takes the bare number
             self._out[stream.index] = copy
+            self._names.append(name)
         self._packets = iter(self._input.demux(*self._input.streams.audio))
         self._waiting: Packet[Any] | None = None
         self._done = not self._out
 
     @property
     def codecs(self) -> str:
-        return ", ".join(dict.fromkeys(s.codec_context.name for s in self._input.streams.audio))
+        return ", ".join(dict.fromkeys(self._names))
 
     def advance(self, until_s: float | None) -> None:
         """Mux all packets that start before a time; None: all that is left."""

@@ -185,6 +185,28 @@ def test_pictures_of_every_kind_are_sources(target: Path, tmp_path: Path, kind: 
     assert len(probe(tmp_path / "o.mp4").pictures) == 8
 
 
+@pytest.mark.parametrize("kind", ["grey", "alpha", "16-bit", "EXIF-rotated"])
+def test_pictures_of_every_kind_are_targets(model: Path, tmp_path: Path, kind: str) -> None:
+    from PIL import Image
+
+    picture = moving_portrait(1)[0]
+    path, shape = tmp_path / "t.png", picture.shape
+    if kind == "grey":
+        cv2.imwrite(str(path), picture[:, :, 0])
+    elif kind == "alpha":
+        cv2.imwrite(str(path), np.dstack([picture, np.full(shape[:2], 128, np.uint8)]))
+    elif kind == "16-bit":
+        cv2.imwrite(str(path), picture.astype(np.uint16) * 257)
+    else:
+        path, shape = tmp_path / "t.jpg", (shape[1], shape[0], 3)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(picture[:, :, ::-1]).save(path, exif=exif)
+    arguments = ["reenact", path, "--preset", "smile", "-o", tmp_path / "o.png", "-q"]
+    assert main([str(a) for a in arguments]) == OK
+    assert cv2.imread(str(tmp_path / "o.png")).shape == shape
+
+
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files nobody can show, by kind, with what is said of them."""
     import av
