@@ -142,10 +142,11 @@ def _wrong_interface(
     have = {v.name: (_dims(v), v.type.tensor_type.elem_type) for v in found}
     wrong = []
     for tensor in wanted:
-        shape, dtype = have.pop(tensor.name, (None, None))
-        if shape is None:
+        if tensor.name not in have:
             wrong.append(f"{kind} {tensor.name} is missing")
-        elif shape != tensor.shape or dtype != TensorProto.FLOAT:
+            continue
+        shape, dtype = have.pop(tensor.name)
+        if shape != tensor.shape or dtype != TensorProto.FLOAT:
             found_as = _DTYPES.get(dtype, TensorProto.DataType.Name(dtype))
             wrong.append(
                 f"{kind} {tensor.name} is {found_as} {shape}, expected float32 {tensor.shape}"
