@@ -42,7 +42,7 @@ OPERATORS: Final[frozenset[str]] = frozenset(
 ``docs/operators.md`` of onnx/onnx-tensorrt, release/10.0-GA). GridSample, GroupNormalization and
 InstanceNormalization are left out on purpose: slow on the CPU, or a plugin in older TensorRT."""
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[int, str]] = {
     TensorProto.FLOAT: "float32",
     TensorProto.INT64: "int64",
     TensorProto.INT32: "int32",
