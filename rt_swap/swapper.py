@@ -32,7 +32,7 @@ from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.backends import Backend, Session, get_backend
 from rt_swap.config import MODES, ON_LOST, SOURCE_TIMINGS
 from rt_swap.contract import ENCODER_SPEC, GENERATOR_SPEC
-from rt_swap.errors import ConfigError, ContractError, SourceError
+from rt_swap.errors import ConfigError, ContractError, ExpressionError, SourceError
 from rt_swap.expression import ExpressionCache
 from rt_swap.expression.files import SUFFIX as EXPRESSION_SUFFIX
 from rt_swap.frames import F32, F64, U8, Expression, Frame, FrameResult, FrameStatus
@@ -240,7 +240,8 @@ class Swapper:
             NoFaceError: If it shows no face, or not as many as ``face`` asks for.
         """
         if isinstance(picture, np.ndarray):
-            picture_bgr, called = picture, name or "picture"
+            picture_bgr = _picture(picture, "Swapper.encode: picture")
+            called = name or "picture"
         else:
             picture_bgr, called = read_picture(Path(picture)), name or str(picture)
         key = expressions.cache_key(
@@ -327,6 +328,7 @@ class Swapper:
             (K, D) float32.
         """
         if isinstance(neutral, Expression):
+            self._check_model(neutral)
             return expressions.neutral_tokens(neutral)
         if neutral != "auto":
             return expressions.neutral_tokens(self.encode_source(neutral))
@@ -361,10 +363,10 @@ class Swapper:
             The picture and what happened; its array belongs to the caller.
 
         Raises:
-            ContractError: If the frame is no picture, or its time does not come after the last
-                one's.
+            ContractError: If the frame is no picture.
+            ExpressionError: If another model made the expression.
         """
-        if isinstance(frame, np.ndarray):
+        if not isinstance(frame, Frame):
             now = time.perf_counter()
             pts = max(round(now / _ARRAY_TIME_BASE), self._last_pts + 1)
             self._last_pts = pts
@@ -376,6 +378,7 @@ class Swapper:
             self._first_time_s = frame.time_s
         tokens = neutral_tokens = None
         if source is not None:
+            self._check_model(source)
             tokens = expressions.at(source, frame.time_s - self._first_time_s, source_timing)
             if mode == "relative":
                 neutral_tokens = self._resting(source, neutral)
@@ -446,6 +449,7 @@ class Swapper:
             SinkError: If the output cannot be written; nothing is left under its name.
             NoFaceError: If the source shows no face. (A target without one is copied, and the
                 summary says so.)
+            ExpressionError: If another model made the expression.
             ConfigError: If an option is wrong.
             ReenactInterrupted: At Ctrl-C, when the file is complete.
         """
@@ -480,6 +484,7 @@ class Swapper:
                 )
                 sink = stack.enter_context(_discarding(video))
             if isinstance(source, Expression):
+                self._check_model(source)
                 shown = source
             else:
                 shown = self.encode_source(source, progress=source_progress)
@@ -564,6 +569,18 @@ class Swapper:
             model_sha256=self.bundle.sha256,
         )
 
+    def _check_model(self, expression: Expression) -> None:
+        """Tokens mean something only to the encoder that made them.
+
+        Raises:
+            ExpressionError: If it was another one.
+        """
+        if expression.model_sha256 != self.bundle.sha256:
+            raise ExpressionError(
+                f"expression {expression.name!r}: made by model {expression.model_sha256[:12]}, but"
+                f" the model in use is {self.bundle.sha256[:12]}; encode the source again"
+            )
+
     def _gains(self, gains: GainsLike) -> F32 | None:
         if gains is None or (isinstance(gains, str) and not gains.strip()):
             return None
@@ -574,6 +591,10 @@ class Swapper:
                     f" got {gains.shape}",
                     expected=f"({NUM_AUS},)",
                     actual=str(gains.shape),
+                )
+            if not ((gains >= 0) & (gains <= expressions.MAX_GAIN)).all():  # nor NaN
+                raise ContractError(
+                    f"gains must be numbers from 0 to {expressions.MAX_GAIN:g}, got {gains}"
                 )
             return gains.astype(np.float32)
         if isinstance(gains, str | float | int):
@@ -886,7 +907,7 @@ def _face_choice(name: str, face: FaceChoice) -> Literal["largest"] | int:
         return "largest"
     try:
         number = -1 if isinstance(face, bool) else int(face)
-    except ValueError:
+    except (TypeError, ValueError):
         number = -1
     if number < 0:
         option = name.replace("_", "-")
@@ -894,13 +915,21 @@ def _face_choice(name: str, face: FaceChoice) -> Literal["largest"] | int:
     return number
 
 
-def _picture(frame_bgr: U8) -> U8:
-    if frame_bgr.dtype != np.uint8 or frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3:
+def _picture(frame_bgr: U8, who: str = "Swapper.process: frame") -> U8:
+    is_array = isinstance(frame_bgr, np.ndarray)
+    if (
+        not is_array
+        or frame_bgr.dtype != np.uint8
+        or frame_bgr.ndim != 3
+        or frame_bgr.shape[2] != 3
+        or 0 in frame_bgr.shape
+    ):
+        actual = f"{frame_bgr.dtype} {frame_bgr.shape}" if is_array else type(frame_bgr).__name__
         raise ContractError(
-            "Swapper.process: frame must be uint8 (H, W, 3), BGR,"
-            f" got {frame_bgr.dtype} {frame_bgr.shape}; pass it as the camera gave it",
+            f"{who} must be uint8 (H, W, 3), BGR, and not empty, got {actual};"
+            " pass it as the camera gave it",
             expected="uint8 (H, W, 3)",
-            actual=f"{frame_bgr.dtype} {frame_bgr.shape}",
+            actual=actual,
         )
     return np.ascontiguousarray(frame_bgr)
 

@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from rt_swap.contract import TOKEN_DIM
 from rt_swap.errors import (
     ConfigError,
     ContractError,
+    ExpressionError,
     ExpressionFileError,
     NoFaceError,
     SinkError,
@@ -212,7 +215,9 @@ def test_process_plays_a_clip_by_the_frames_own_time(bundle: ModelBundle) -> Non
     picture = moving_portrait(1)[0]
     clip = clip_expression(bundle, [0.0, 1.0], 2.0)
     stills = [
-        Expression(clip.tokens[i : i + 1], clip.aus_lr[i : i + 1], np.zeros(1), 0.0, "s", "x")
+        Expression(
+            clip.tokens[i : i + 1], clip.aus_lr[i : i + 1], np.zeros(1), 0.0, "s", bundle.sha256
+        )
         for i in range(2)
     ]
     base = Fraction(1, 10)
@@ -232,6 +237,33 @@ def test_error_process(bundle: ModelBundle) -> None:
             swapper.process(quadrants_bgr(), None, np.ones(3, np.float32))
         with pytest.raises(ConfigError, match="gains: there is no 'nostril'"):
             swapper.process(quadrants_bgr(), None, "nostril=1")
+        for outside in (-0.1, 2.1, np.nan):
+            with pytest.raises(ContractError, match="gains must be numbers from 0 to 2"):
+                swapper.process(quadrants_bgr(), None, np.full(NUM_AUS, outside, np.float32))
+
+
+@pytest.mark.parametrize("frame", [None, [[1]], np.zeros((0, 4, 3), np.uint8)])
+def test_error_what_is_no_picture(bundle: ModelBundle, frame: Any) -> None:
+    with sitting_swapper(bundle) as swapper:
+        with pytest.raises(ContractError, match=r"frame must be uint8 \(H, W, 3\), BGR, and not"):
+            swapper.process(frame, None)
+        if isinstance(frame, np.ndarray):
+            with pytest.raises(ContractError, match=r"encode: picture must be uint8"):
+                swapper.encode(frame)
+
+
+def test_error_expression_of_another_model(bundle: ModelBundle, tmp_path: Path) -> None:
+    target = write_video(tmp_path / "t.mp4", numbered(3, *HW))
+    with sitting_swapper(bundle) as swapper:
+        smile = swapper.preset("smile")
+        foreign = replace(smile, model_sha256="b" * 64)
+        with pytest.raises(ExpressionError, match="'smile': made by model bbbbbbbbbbbb, but"):
+            swapper.process(quadrants_bgr(), foreign)
+        with pytest.raises(ExpressionError, match="made by model"):
+            swapper.reenact(target, foreign, tmp_path / "o.mp4")
+        with pytest.raises(ExpressionError, match="made by model"):
+            swapper.process(quadrants_bgr(), smile, mode="relative", neutral=foreign)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.mp4"]
 
 
 # --- files ---
