@@ -218,7 +218,7 @@ class Pipeline:
                 held = crop.state is TrackState.HELD
                 status = FrameStatus.HELD if held else FrameStatus.SWAPPED
                 if self._on_lost == "hold":
-                    self._shown = picture.copy()
+                    self._remember(picture)
             else:
                 picture = self._lost(frame.frame_bgr, in_place)
                 status = FrameStatus.NO_FACE
@@ -271,6 +271,11 @@ class Pipeline:
             min(x1 + margin, width),
             min(y1 + margin, height),
         )
+
+    def _remember(self, picture_bgr: U8) -> None:
+        if self._shown is None or self._shown.shape != picture_bgr.shape:
+            self._shown = np.empty_like(picture_bgr)
+        np.copyto(self._shown, picture_bgr)
 
     def _lost(self, frame_bgr: U8, in_place: bool) -> U8:
         if self._on_lost == "blur":
