@@ -371,7 +371,12 @@ class VideoReader:
             raise SourceError(f"{self._path}: has neither pictures nor sound; give a video")
         # as players do: what is marked as default, else the largest
         streams.sort(
-            key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height),
+            # without a decoder a stream has no size
+            key=lambda s: (
+                s.codec_context is not None,
+                bool(s.disposition & Disposition.default),
+                s.width * s.height if s.codec_context is not None else 0,
+            ),
             reverse=True,
         )
         stream = streams[0]

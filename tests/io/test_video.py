@@ -529,6 +529,13 @@ def test_error_unreadable_input_is_one_sentence(tmp_path: Path, case: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_error_video_nobody_can_decode(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mp4", numbered(3)).read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole.replace(b"avc1", b"zzz9").replace(b"avcC", b"zzzC"))
+    with pytest.raises(SourceError, match=r"b\.mp4: no decoder for its video is here; convert"):
+        VideoReader(tmp_path / "b.mp4")
+
+
 def test_error_cover_picture_of_a_song_is_no_video(tmp_path: Path) -> None:
     import av
     import cv2
