@@ -593,6 +593,8 @@ class _AudioCopy:
         self, info: VideoInfo, container: av.container.OutputContainer, path: Path
     ) -> None:
         self._input = _open(info.path)
+        self._path = info.path
+        self._skips = False
         self._offset_s = info.clock_offset_s
         self._container = container
         self._out = {}
@@ -631,7 +633,9 @@ class _AudioCopy:
                     return
                 except av.error.FFmpegError as exc:
                     logger.warning(
-                        "the sound ends early, its file is damaged there: %s", exc.strerror
+                        "%s: the sound ends early, the file is damaged there: %s",
+                        self._path,
+                        exc.strerror,
                     )
                     self._done = True
                     return
@@ -648,16 +652,32 @@ class _AudioCopy:
                 return
             self._waiting = None
             packet.stream = self._out[packet.stream_index]
-            self._container.mux_one(packet)
+            try:
+                self._container.mux_one(packet)
+            except (
+                ValueError,  # as which "Invalid argument" comes, whatever its own name
+                av.error.InvalidDataError,
+                av.error.PatchWelcomeError,
+            ) as exc:
+                if not self._skips:  # damaged sound must not cost the pictures
+                    logger.warning(
+                        "%s: sound is damaged in places and left out there: %s",
+                        self._path,
+                        getattr(exc, "strerror", exc),
+                    )
+                self._skips = True
 
     def close(self) -> None:
         self._input.close()
 
 
 def _cannot_hold(path: Path, codecs: str, source: Path) -> SinkError:
+    elsewhere = ""
+    if path.suffix.lower() != ".mkv":  # which holds nearly everything
+        elsewhere = f"write to {path.with_suffix('.mkv').name} instead, or "
     return SinkError(
         f"{path}: a {path.suffix} file cannot hold the sound of {source} ({codecs}) unchanged;"
-        f" write to {path.with_suffix('.mkv').name} instead, or leave the sound out with --no-audio"
+        f" {elsewhere}leave the sound out with --no-audio"
     )
 
 

@@ -353,6 +353,22 @@ def test_round_trip_leaves_sound_out_when_told(tmp_path: Path) -> None:
     assert copy_video(tmp_path / "a.mp4", tmp_path / "out.mp4", audio_from=None).sounds == []
 
 
+@pytest.mark.parametrize("byte", [2, 3])
+def test_damaged_sound_costs_no_picture_and_is_said(
+    tmp_path: Path, byte: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = bytearray(write_video(tmp_path / "a.ts", numbered(30), audio=["aac"]).read_bytes())
+    headers = [m.start() for m in re.finditer(rb"\xff\xf1", stream)]  # ADTS: one per sound packet
+    for at in headers[3:6]:
+        stream[at + byte] = 0xFF
+    (tmp_path / "b.ts").write_bytes(stream)
+    out = copy_video(tmp_path / "b.ts", tmp_path / "out.mkv")
+    assert len(out.times) == 30
+    assert caplog.text.count("b.ts: sound is damaged in places and left out there") == 1
+    whole = probe(tmp_path / "a.ts").sounds[0]
+    assert len(whole) // 2 < len(out.sounds[0]) < len(whole)
+
+
 def test_finish_can_cut_the_sound_with_the_pictures(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", numbered(50), audio=["aac"])
     with (
@@ -685,6 +701,13 @@ def test_error_container_cannot_hold_sound_or_pictures(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="is not a video format written here"):
         VideoWriter(tmp_path / "out.xyz", info)
     assert no_part_files(tmp_path)
+
+
+def test_error_no_other_container_is_named_where_that_one_fails_too(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mp4", numbered(3), audio=["aac"]).read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole.replace(b"mp4a", b"zzz9").replace(b"esds", b"zzzd"))
+    with pytest.raises(SinkError, match=r"\(unknown\) unchanged; leave the sound out with"):
+        copy_video(tmp_path / "b.mp4", tmp_path / "o.mkv")
 
 
 def test_error_codec_and_crf(tmp_path: Path) -> None:
