@@ -66,8 +66,7 @@ uniform float inv_depth;    // 1 / half depth range in pixels
 in vec3 in_position;        // crop pixels, z towards the camera
 in vec3 in_first;           // the same point in the portrait as it is
 in vec3 in_second;          // the same point in the partner picture
-in vec4 in_extra;           // shading ratio to the portrait, to the partner, model light, angle on
-the eyeball
+in vec4 in_extra;           // shade to the portrait, to the partner, model light, eyeball angle
 in vec2 in_label;           // part, region
 out vec3 first; out vec3 second; out vec4 extra; out float depth;
 flat out vec2 label;
