@@ -6,6 +6,11 @@ DIR holds a folder per preset (``smile/*.png``, ...) with aligned 256-px crops o
 different people, rendered by the data engine after rt_swap.expression.recipes. The encoder's tokens
 are averaged over them, so what is particular to a person cancels out and what the expression adds
 stays. Tokens go to ``presets/<name>.safetensors``, their hashes into the manifest.
+
+    python -m engines.make_presets --bundle BUNDLE --checkpoint DIR
+
+takes the tokens that the model's own teacher gives the recipes' intensities, the ones its generator
+was trained with. They show an expression in full where the encoder reads it only faintly.
 """
 
 from __future__ import annotations
@@ -101,6 +106,50 @@ def make_presets(
     return reports
 
 
+def teach_presets(bundle: Path, checkpoint: Path) -> list[str]:
+    """Make a model's presets from the recipes' intensities by the teacher of its tokens.
+
+    Args:
+        bundle: The model's folder; changed as a whole or not at all.
+        checkpoint: The ``step_*`` directory that the bundle was exported from.
+
+    Returns:
+        The presets made.
+
+    Raises:
+        ConfigError: If the bundle was exported from another step.
+        ModelFileError: If the bundle or checkpoint is not valid.
+    """
+    import torch
+
+    from training.checkpoint import load_net, read_state
+
+    model = load_bundle(bundle)
+    step = read_state(checkpoint).step
+    if model.manifest.get("steps") != step:
+        raise ConfigError(
+            f"{checkpoint}: is step {step}, {bundle} was exported from step "
+            f"{model.manifest.get('steps')}; give the same checkpoint or export again"
+        )
+    net, _ = load_net(checkpoint)
+    with bundles.staged(bundle) as stage:
+        for name in PRESETS:
+            aus_lr = recipe_aus_lr(name)[None]
+            with torch.no_grad():
+                tokens = net.label_tokens(torch.from_numpy(aus_lr)).numpy()
+            expression = Expression(
+                tokens=tokens,
+                aus_lr=aus_lr,
+                times_s=np.zeros(1),
+                duration_s=0.0,
+                name=name,
+                model_sha256=model.sha256,
+            )
+            save_expression(expression, stage / PRESETS_FOLDER / f"{name}.safetensors")
+        bundles.write_manifest(stage)
+    return list(PRESETS)
+
+
 def encode_crops(crops_bgr: Sequence[U8], session: Session) -> tuple[F32, F32]:
     """Encode aligned crops.
 
@@ -126,7 +175,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     option = parser.add_argument
     option("--bundle", type=Path, required=True, metavar="DIR", help="the model to put them into")
-    option("--pictures", type=Path, required=True, metavar="DIR", help="a folder per preset")
+    made_from = parser.add_mutually_exclusive_group(required=True)
+    made_from.add_argument("--pictures", type=Path, metavar="DIR", help="a folder per preset")
+    made_from.add_argument("--checkpoint", type=Path, metavar="DIR", help="the model's checkpoint")
     option("--backend", default="onnxruntime", metavar="NAME", help="default %(default)s")
     option("--allow-missing", action="store_true", help="make only those that have a folder")
     return parser
@@ -137,6 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
+        if args.checkpoint is not None:
+            print(f"made {', '.join(teach_presets(args.bundle, args.checkpoint))}")
+            return 0
         reports = make_presets(
             args.bundle, args.pictures, backend=args.backend, allow_missing=args.allow_missing
         )

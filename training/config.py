@@ -130,8 +130,10 @@ class LossConfig:
     """Weighted Dice (sister, optional)."""
     au_l1: float = 2.0
     """L1 of the intensities."""
-    token_teacher: float = 10.0
+    token_teacher: float = 20.0
     """Tokens against those that a linear teacher makes of the known intensities."""
+    token_pair: float = 60.0
+    """The difference of two pictures' tokens of one person against the labels' difference."""
     token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
     # --- the published scheme

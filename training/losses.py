@@ -172,6 +172,20 @@ def au_l1(aus: Tensor, labels: Tensor) -> Tensor:
     return (aus - labels).abs().mean()
 
 
+def token_pair(tokens: Tensor, label_tokens: Tensor) -> Tensor:
+    """Smooth L1 of token *differences* between the two pictures of one person (ours).
+
+    Whose face it is cancels in a difference, so this shows the encoder what expressions change
+    long before it could tell expression from identity in single pictures.
+
+    Args:
+        tokens: (N, K, D), rows 2i and 2i + 1 are two pictures of one person.
+        label_tokens: (N, K, D), without gradient.
+    """
+    labels = label_tokens.detach()
+    return F.smooth_l1_loss(tokens[1::2] - tokens[0::2], labels[1::2] - labels[0::2])
+
+
 def token_invariance(tokens_a: Tensor, tokens_b: Tensor, tokens: Tensor) -> Tensor:
     """Mean over AUs of ``mean |a - b| / mean |t - mean t|`` (ours): two people with one expression
     have one set of tokens.

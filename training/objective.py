@@ -199,7 +199,7 @@ class Objective:
         """
         w = self.config.losses
         terms = self._ground_truth(batch, forward)
-        terms |= self._tokens(batch, forward)
+        terms |= self._tokens(net, batch, forward)
         scale = dict.fromkeys(terms, 1.0)
 
         def add(new: dict[str, Tensor], every: int) -> None:
@@ -262,17 +262,21 @@ class Objective:
             )
         return terms
 
-    def _tokens(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
+    def _tokens(self, net: RtNet, batch: Batch, f: Forward) -> dict[str, Tensor]:
         encoded = f.encoded
+        # the head learns to read the tokens; where the tokens go is the teacher's business, until
+        # donor_labels asks for the same of swaps. A head that pulls, too, pulls the wrong way first
+        logits = net.encoder.tokens.read(encoded.tokens.detach())
         by_four = encoded.tokens.reshape(-1, 4, *encoded.tokens.shape[1:])
         gains = batch.gains[:, None, :, None]
         donors = by_four[:, list(DONOR)]
         shown = by_four + gains * (donors - by_four)  # what swapping gives ...
         there = by_four[:, list(PARTNER)]  # ... is what the same person's other picture shows
         return {
-            "au_bce": losses.au_bce(encoded.au_logits, batch.aus_lr, self.au_weights),
-            "au_dice": losses.au_dice(encoded.aus_lr, batch.aus_lr, self.au_weights),
-            "au_l1": losses.au_l1(encoded.aus_lr, batch.aus_lr),
+            "au_bce": losses.au_bce(logits, batch.aus_lr, self.au_weights),
+            "au_dice": losses.au_dice(torch.sigmoid(logits), batch.aus_lr, self.au_weights),
+            "au_l1": losses.au_l1(torch.sigmoid(logits), batch.aus_lr),
+            "token_pair": losses.token_pair(encoded.tokens, f.label_tokens),
             "token_teacher": losses.token_teacher(encoded.tokens, f.label_tokens),
             "token_invariance": losses.token_invariance(
                 shown.flatten(0, 1), there.flatten(0, 1), encoded.tokens

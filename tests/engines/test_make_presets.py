@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from rt_swap.backends import get_backend
 from rt_swap.contract import ENCODER_SPEC
 from rt_swap.errors import ConfigError, SourceError
 from rt_swap.expression import PRESETS, preset
+from rt_swap.expression.recipes import recipe_aus_lr
 from rt_swap.io.picture import read_picture
 from rt_swap.model import load_bundle
 from tests.support.tiny_model import tiny_bundle
@@ -130,3 +133,38 @@ def test_a_bad_picture_changes_nothing(bundle: Path, pictures: Path, damage: str
             make_presets.make_presets(bundle, pictures)
         assert make_presets.main(["--bundle", str(bundle), "--pictures", str(pictures)]) == 2
     assert load_bundle(bundle).manifest == before
+
+
+# --- from the teacher ---
+def test_taught_presets_are_the_generators_own_tokens(
+    exported: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch", reason="needs torch (pip install rt-swap[train])")
+    from training.checkpoint import load_net
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported, bundle)
+    args = ["--bundle", str(bundle), "--checkpoint", str(checkpoint)]
+    assert make_presets.main(args) == 0
+    wink = preset("wink", load_bundle(bundle))
+    asked = recipe_aus_lr("wink")
+    np.testing.assert_array_equal(wink.aus_lr[0], asked)
+    net, _ = load_net(checkpoint)
+    with torch.no_grad():
+        taught = net.label_tokens(torch.from_numpy(asked)[None]).numpy()
+        rest = net.label_tokens(torch.zeros(1, *asked.shape)).numpy()
+    np.testing.assert_array_equal(wink.tokens, taught)
+    moved = np.abs(wink.tokens[0] - rest[0]).max(1) > 1e-3
+    np.testing.assert_array_equal(moved, asked.max(1) > 0)  # token k belongs to AU k alone
+
+
+def test_taught_presets_refuse_another_checkpoint(
+    exported: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, other = tmp_path / "bundle", tmp_path / "other"
+    shutil.copytree(exported, bundle)
+    shutil.copytree(checkpoint, other)
+    state = json.loads((other / "state.json").read_text())
+    (other / "state.json").write_text(json.dumps(state | {"step": 99}))
+    assert make_presets.main(["--bundle", str(bundle), "--checkpoint", str(other)]) == 2
+    assert "step 99" in capsys.readouterr().err

@@ -137,6 +137,16 @@ def test_token_teacher_is_smooth_l1() -> None:
     assert not value.requires_grad  # the teacher is not taught
 
 
+def test_token_pair_sees_differences_of_one_person_only() -> None:
+    labels = torch.tensor([[[0.0]], [[1.0]], [[0.0]], [[0.0]]], requires_grad=True)
+    # an identity's own offset (5, 7) cancels; differences 0.5 and 3 against 1 and 0:
+    # 0.5 * 0.5^2 = 0.125 and 3 - 0.5 = 2.5; mean
+    tokens = torch.tensor([[[5.0]], [[5.5]], [[7.0]], [[10.0]]])
+    value = losses.token_pair(tokens, labels)
+    assert value.item() == pytest.approx(1.3125)
+    assert not value.requires_grad
+
+
 def test_token_invariance_is_relative_to_how_tokens_differ() -> None:
     a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0, 4.0]]])
     tokens = torch.tensor([[[0.0, 0.0]], [[4.0, 2.0]]])
@@ -221,5 +231,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "lazy_quadruples",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 22
+    assert len(names) == 23
     assert [name for name in names if f'"{name}"' not in text] == []

@@ -134,8 +134,13 @@ class TokenEncoder(nn.Module):
         x = torch.cat([pooled, context], dim=2).transpose(0, 1)  # (K, N, in)
         x = act(torch.matmul(x, self.weight1) + self.bias1)
         tokens = (torch.matmul(x, self.weight2) + self.bias2).float()
-        logits = (torch.matmul(tokens, self.head_weight) + self.head_bias).float()
-        return tokens.transpose(0, 1), logits.transpose(0, 1)
+        tokens = tokens.transpose(0, 1)
+        return tokens, self.read(tokens)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """The AU head: (N, K, D) tokens -> (N, K, 2) logits, each off its own token only."""
+        logits = torch.matmul(tokens.transpose(0, 1), self.head_weight) + self.head_bias
+        return logits.float().transpose(0, 1)
 
 
 _PLACES_XY = {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from training.config import NetworkConfig
 from training.networks.encoder import Encoder, LabelTokens
 from training.networks.generator import Generator
+
+HEAD_SLOPE = 5.0
+"""Logits per unit of intensity with which the AU head starts; intensity 1/2 is logit 0."""
 
 
 def mix_tokens(
@@ -44,6 +48,12 @@ class RtNet(nn.Module):
         self.encoder = Encoder(config)
         self.generator = Generator(config)
         self.label_tokens = LabelTokens(config)
+        with torch.no_grad():
+            # the AU head starts as the teacher's inverse: a random one would pull the tokens away
+            # from where the teacher wants them
+            inverse = torch.linalg.pinv(self.label_tokens.weight)
+            self.encoder.tokens.head_weight.copy_(HEAD_SLOPE * inverse)
+            self.encoder.tokens.head_bias.fill_(-HEAD_SLOPE / 2)
 
 
 def build(config: NetworkConfig) -> RtNet:
