@@ -130,9 +130,9 @@ class LossConfig:
     """Weighted Dice (sister, optional)."""
     au_l1: float = 2.0
     """L1 of the intensities."""
-    token_teacher: float = 20.0
+    token_teacher: float = 100.0
     """Tokens against those that a linear teacher makes of the known intensities."""
-    token_pair: float = 60.0
+    token_pair: float = 300.0
     """The difference of two pictures' tokens of one person against the labels' difference."""
     token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
@@ -329,7 +329,7 @@ class OptimConfig:
     warmup_steps: int = 100
     final_lr_fraction: float = 0.02
     """Where the cosine ends."""
-    clip_norm: float = 30.0
+    clip_norm: float = 300.0
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
