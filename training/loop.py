@@ -239,10 +239,14 @@ def loop(
                     for group in optimisers[name].param_groups:
                         group["lr"] = rate * factor
                 critics.requires_grad_(False)
-                forward = run_networks(net, batch, plan, config)
-                total, terms = objective.generator_losses(
-                    net, critics, batch, forward, state.step, progress, rng
-                )
+                forward = None
+                if phase.encoder_only:
+                    total, terms = objective.encoder_losses(net, batch)
+                else:
+                    forward = run_networks(net, batch, plan, config)
+                    total, terms = objective.generator_losses(
+                        net, critics, batch, forward, state.step, progress, rng
+                    )
                 optimisers["net"].zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(net.parameters(), o.clip_norm)
@@ -253,9 +257,12 @@ def loop(
 
                 # critics, on the same results
                 critics.requires_grad_(True)
-                critic_total, critic_terms = objective.critic_losses(
-                    critics, batch, forward, state.step, progress
-                )
+                critic_total: torch.Tensor | None = None
+                critic_terms: dict[str, torch.Tensor] = {}
+                if forward is not None:
+                    critic_total, critic_terms = objective.critic_losses(
+                        critics, batch, forward, state.step, progress
+                    )
                 if critic_total is not None:
                     optimisers["critics"].zero_grad(set_to_none=True)
                     critic_total.backward()  # type: ignore[no-untyped-call]

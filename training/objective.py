@@ -183,6 +183,18 @@ class Objective:
         active = w.image_adversary > 0 or w.swap_consistency > 0
         return active and progress >= w.adversarial_from and self.is_due(w.adversarial_every, step)
 
+    def encoder_losses(self, net: RtNet, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The token terms alone, for phases that train only the encoder.
+
+        Returns:
+            Weighted sum, and each term unweighted by its name in LossConfig.
+        """
+        with autocast(self.config, batch.rgb.device):
+            encoded = net.encoder(batch.seen_rgb)
+        terms = self._tokens(net, batch, encoded, net.label_tokens(batch.aus_lr).float())
+        total = torch.stack([getattr(self.config.losses, k) * v for k, v in terms.items()]).sum()
+        return total, terms
+
     def generator_losses(
         self,
         net: RtNet,
@@ -199,7 +211,7 @@ class Objective:
         """
         w = self.config.losses
         terms = self._ground_truth(batch, forward)
-        terms |= self._tokens(net, batch, forward)
+        terms |= self._tokens(net, batch, forward.encoded, forward.label_tokens)
         scale = dict.fromkeys(terms, 1.0)
 
         def add(new: dict[str, Tensor], every: int) -> None:
@@ -262,8 +274,9 @@ class Objective:
             )
         return terms
 
-    def _tokens(self, net: RtNet, batch: Batch, f: Forward) -> dict[str, Tensor]:
-        encoded = f.encoded
+    def _tokens(
+        self, net: RtNet, batch: Batch, encoded: Encoded, known: Tensor
+    ) -> dict[str, Tensor]:
         # the head learns to read the tokens; where the tokens go is the teacher's business, until
         # donor_labels asks for the same of swaps. A head that pulls, too, pulls the wrong way first
         logits = net.encoder.tokens.read(encoded.tokens.detach())
@@ -276,8 +289,8 @@ class Objective:
             "au_bce": losses.au_bce(logits, batch.aus_lr, self.au_weights),
             "au_dice": losses.au_dice(torch.sigmoid(logits), batch.aus_lr, self.au_weights),
             "au_l1": losses.au_l1(torch.sigmoid(logits), batch.aus_lr),
-            "token_pair": losses.token_pair(encoded.tokens, f.label_tokens),
-            "token_teacher": losses.token_teacher(encoded.tokens, f.label_tokens),
+            "token_pair": losses.token_pair(encoded.tokens, known),
+            "token_teacher": losses.token_teacher(encoded.tokens, known),
             "token_invariance": losses.token_invariance(
                 shown.flatten(0, 1), there.flatten(0, 1), encoded.tokens
             ),
