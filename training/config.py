@@ -26,6 +26,10 @@ def _check(ok: bool, option: str, expected: str, actual: object) -> None:
 class NetworkConfig:
     """Widths and depths of E, E_r, E_f and G. Sizes in comments are those of a 256-px crop."""
 
+    work_px: int = CROP_SIZE_PX
+    """Side at which the exported networks work, a divisor of the contract's crop. Features do not
+    carry over from one size to another, so train the last phase at this size.
+    """
     stem_channels: tuple[int, int, int, int] = (32, 48, 96, 160)
     """Channels of the stem at 128, 64, 32 and 16 px (multiples of 16 run best in ONNX Runtime)."""
     stem_blocks: tuple[int, int, int] = (1, 2, 1)
@@ -64,6 +68,12 @@ class NetworkConfig:
     The AU-free encoder sees the stem detached either way."""
 
     def __post_init__(self) -> None:
+        _check(
+            self.work_px >= 32 and CROP_SIZE_PX % self.work_px == 0,
+            "network.work_px",
+            f"a divisor of {CROP_SIZE_PX}, at least 32",
+            self.work_px,
+        )
         for name in ("stem_channels", "decoder_channels"):
             value = getattr(self, name)
             _check(
@@ -431,7 +441,13 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             decoder_blocks=(1, 1, 1, 0),
         ),
     ),
-    "rt-small": TrainConfig("rt-small"),
+    "rt-small": TrainConfig(
+        "rt-small",
+        # at half size a step costs a quarter: what two cores can train
+        network=NetworkConfig(work_px=128),
+        optim=OptimConfig(lr=8e-4),
+        phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
+    ),
     "rt-base": TrainConfig(
         "rt-base",
         network=NetworkConfig(

@@ -12,7 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rt_swap.aus import NUM_AUS
-from rt_swap.contract import ENCODER_SPEC, GENERATOR_SPEC, PARITY_ATOL_FP32, TOKEN_DIM
+from rt_swap.contract import (
+    CROP_SIZE_PX,
+    ENCODER_SPEC,
+    GENERATOR_SPEC,
+    PARITY_ATOL_FP32,
+    TOKEN_DIM,
+)
 from training.compose import compose, fetch
 from training.config import get_config
 from training.networks import Critics, RtNet, build, mix_tokens
@@ -262,3 +268,30 @@ def test_cut_takes_the_named_box() -> None:
     picture = torch.zeros(1, 3, 16, 16)
     picture[:, :, 8:12, 4:6] = 1
     assert torch.equal(cut(picture, (0.25, 0.5, 0.375, 0.75)), torch.ones(1, 3, 4, 2))
+
+
+def test_exported_graphs_of_a_smaller_network_answer_in_the_contracts_pixels() -> None:
+    config = replace(get_config("smoke").network, work_px=128)
+    torch.manual_seed(0)
+    net = build(config).eval()
+    torch.nn.init.normal_(net.generator.head_smooth.bias, std=1.0)
+    picture = torch.rand(1, 3, CROP_SIZE_PX, CROP_SIZE_PX)
+    tokens = torch.randn(1, NUM_AUS, config.token_dim)
+    ones = torch.ones(1, NUM_AUS)
+    with torch.no_grad():
+        small = torch.nn.functional.avg_pool2d(picture, 2)
+        encoded = net.encoder(small)
+        said = net.generator(encoded.features, encoded.tokens, tokens)
+        flow, keep, fill, shade, own, _ = GeneratorGraph(net)(
+            picture, tokens, tokens, ones, torch.zeros(1, 1)
+        )
+        again, _ = EncoderGraph(net)(picture)
+    assert flow.shape == (1, 2, CROP_SIZE_PX, CROP_SIZE_PX)
+    assert keep.shape == shade.shape == (1, 1, CROP_SIZE_PX, CROP_SIZE_PX)
+    assert fill.shape == (1, 3, CROP_SIZE_PX, CROP_SIZE_PX)
+    assert said.flow_xy.abs().max() > 0.1
+    # a flow of one pixel at half size is one of two pixels
+    down = torch.nn.functional.avg_pool2d(flow, 2)[..., 4:-4, 4:-4]
+    torch.testing.assert_close(down, 2 * said.flow_xy[..., 4:-4, 4:-4], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(own, encoded.tokens)
+    torch.testing.assert_close(again, encoded.tokens)
