@@ -63,13 +63,11 @@ class Correspondence:
     is_contour: npt.NDArray[np.bool_]
 
 
-def build(model: IctModel, mean_landmarks: F32 | None = None) -> Correspondence:
+def build(model: IctModel) -> Correspondence:
     """Find the pairs.
 
     Args:
         model: The morphable model.
-        mean_landmarks: Unused unless given: (478, 2) typical landmarks whose arc lengths place the
-            points between.
     """
     end = RANGES["face"][1]
     face = model.triangles[(model.triangles < end).all(1)]
@@ -90,12 +88,6 @@ def build(model: IctModel, mean_landmarks: F32 | None = None) -> Correspondence:
                 [[0.0], np.cumsum(np.linalg.norm(np.diff(model.vertices[walk], axis=0), axis=1))]
             )
             share = np.linspace(0, 1, b - a + 1)[1:-1]
-            if mean_landmarks is not None:
-                points = mean_landmarks[list(media[a : b + 1])]
-                run = np.concatenate(
-                    [[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
-                )
-                share = (run / run[-1])[1:-1]
             for m, s in zip(media[a + 1 : b], share, strict=True):
                 pair[m] = walk[int(np.abs(along - s * along[-1]).argmin())]
     landmarks = np.array(list(pair), np.int32)

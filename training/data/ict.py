@@ -41,9 +41,6 @@ RANGES: dict[str, tuple[int, int]] = {
     "eye_occlusion": (25047, 25351),
     "lashes": (25351, 26719),
 }
-UPPER_TEETH_END = 19247
-NARROW_FACE_END = 6706
-NUM_IDENTITY = 100
 
 
 @dataclass(frozen=True)
