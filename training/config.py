@@ -42,6 +42,12 @@ class NetworkConfig:
     """Hidden units of each AU's own small MLP."""
     token_global: int = 64
     """Numbers of the whole-face context each AU's MLP sees (what the resting face looks like)."""
+    token_wide_channels: int = 64
+    """Channels of the 8x8 map that the wide path of E_r reads as one long vector; 0 leaves the path
+    out.
+    """
+    token_wide_hidden: int = 384
+    """Hidden units of the wide path."""
     au_free_channels: int = 96
     """Channels of the AU-free feature at 16 px."""
     condition_dim: int = 128
@@ -96,12 +102,13 @@ class NetworkConfig:
             "token_features",
             "token_hidden",
             "token_global",
+            "token_wide_hidden",
             "au_free_channels",
             "condition_dim",
             "map_channels",
         ):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
-        for name in ("flow_dead_px", "shade_dead_log2"):
+        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels"):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
@@ -140,9 +147,13 @@ class LossConfig:
     """Weighted Dice (sister, optional)."""
     au_l1: float = 2.0
     """L1 of the intensities."""
-    token_teacher: float = 100.0
+    token_effect: float = 300.0
+    """Error of what the tokens say, weighed by what it would do to the picture: the motion that a
+    wrong intensity would cause, for the difference of two pictures of one person and for each.
+    """
+    token_teacher: float = 10.0
     """Tokens against those that a linear teacher makes of the known intensities."""
-    token_pair: float = 300.0
+    token_pair: float = 30.0
     """The difference of two pictures' tokens of one person against the labels' difference."""
     token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
@@ -435,6 +446,8 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             token_features=64,
             token_hidden=32,
             token_global=48,
+            token_wide_channels=32,
+            token_wide_hidden=192,
             au_free_channels=64,
             condition_dim=96,
             decoder_channels=(96, 64, 32, 16),
@@ -472,6 +485,8 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             token_features=16,
             token_hidden=8,
             token_global=8,
+            token_wide_channels=4,
+            token_wide_hidden=8,
             au_free_channels=8,
             condition_dim=16,
             map_channels=4,

@@ -32,6 +32,7 @@ from training.checkpoint import (
 )
 from training.config import OptimConfig, TrainConfig
 from training.data.dataset import Batch, BatchMaker, ShardSet
+from training.data.effect import effect_factor
 from training.grid import save_grid
 from training.networks import Critics, build
 from training.objective import Objective, plan_samples, run_networks, validate
@@ -167,6 +168,7 @@ def loop(
         )
     rates = data.positive_rates(config.losses.presence_threshold)
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
+    effect = torch.from_numpy(effect_factor(data)).to(place)
     logger.info("%d training quadruples, %d real crops", len(data), data.real_count)
 
     # networks, critics, optimisers
@@ -183,7 +185,7 @@ def loop(
         ),
         "critics": torch.optim.Adam(critics.parameters(), o.critic_lr, o.critic_betas, fused=True),
     }
-    objective = Objective(config, weights)
+    objective = Objective(config, weights, effect)
     state = Progress()
     checkpoints = out / "checkpoints"
     newest = latest_checkpoint(checkpoints) if resume else None

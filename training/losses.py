@@ -186,6 +186,26 @@ def token_pair(tokens: Tensor, label_tokens: Tensor) -> Tensor:
     return F.smooth_l1_loss(tokens[1::2] - tokens[0::2], labels[1::2] - labels[0::2])
 
 
+def token_effect(said: Tensor, labels: Tensor, effect: Tensor, single: float = 0.3) -> Tensor:
+    """Squared error of intensities, in the metric of what they do to the picture (ours).
+
+    With B the motion per unit of each intensity, a wrong reading e moves the picture by B e, whose
+    squared length is ``e^T (B^T B) e = |L^T e|^2``. An AU that hardly shows costs little, one that
+    moves half of the face costs much, and errors that cancel each other are no errors. Taken for
+    the difference between a person's two pictures, where identity cancels, and, with a weight of
+    ``single``, for each picture.
+
+    Args:
+        said: (N, K, 2) what the tokens say, pictures of one person in rows 2i and 2i + 1.
+        labels: (N, K, 2).
+        effect: (2K, 2K), L, a Cholesky factor; see training.data.effect.
+        single: Weight of the single pictures.
+    """
+    error = (said - labels).flatten(1)
+    apart = error[1::2] - error[0::2]
+    return (apart @ effect).square().mean() + single * (error @ effect).square().mean()
+
+
 def token_invariance(tokens_a: Tensor, tokens_b: Tensor, tokens: Tensor) -> Tensor:
     """Mean over AUs of ``mean |a - b| / mean |t - mean t|`` (ours): two people with one expression
     have one set of tokens.

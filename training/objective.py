@@ -168,10 +168,11 @@ class Objective:
     Args:
         config: The run's.
         au_weights: (K,) from losses.au_weights.
+        effect: (2K, 2K) from training.data.effect.
     """
 
-    def __init__(self, config: TrainConfig, au_weights: Tensor) -> None:
-        self.config, self.au_weights = config, au_weights
+    def __init__(self, config: TrainConfig, au_weights: Tensor, effect: Tensor) -> None:
+        self.config, self.au_weights, self.effect = config, au_weights, effect
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether a lazy term is computed on this step."""
@@ -289,6 +290,9 @@ class Objective:
             "au_bce": losses.au_bce(logits, batch.aus_lr, self.au_weights),
             "au_dice": losses.au_dice(torch.sigmoid(logits), batch.aus_lr, self.au_weights),
             "au_l1": losses.au_l1(torch.sigmoid(logits), batch.aus_lr),
+            "token_effect": losses.token_effect(
+                net.label_tokens.inverse(encoded.tokens), batch.aus_lr, self.effect
+            ),
             "token_pair": losses.token_pair(encoded.tokens, known),
             "token_teacher": losses.token_teacher(encoded.tokens, known),
             "token_invariance": losses.token_invariance(

@@ -146,7 +146,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     plan = plan_samples(batch.gains, SampleConfig(0.5, 0.5, 0, 0), rng, with_identity=True)
     critics.requires_grad_(False)
     forward = run_networks(net, batch, plan, always)
-    objective = Objective(always, torch.ones(NUM_AUS))
+    objective = Objective(always, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     total, terms = objective.generator_losses(net, critics, batch, forward, 0, 1.0, rng)
     options = (
         "_every",
@@ -183,10 +183,10 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
 
 
 def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:
-    objective = Objective(SMOKE, torch.ones(NUM_AUS))
+    objective = Objective(SMOKE, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     assert [step for step in range(9) if objective.is_due(3, step)] == [2, 5, 8]
     late = replace(SMOKE, losses=replace(SMOKE.losses, adversarial_from=0.5, adversarial_every=2))
-    objective = Objective(late, torch.ones(NUM_AUS))
+    objective = Objective(late, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     assert [objective.adversarial_due(s, p) for s, p in ((1, 0.4), (1, 0.5), (2, 0.9))] == [
         False,
         True,
@@ -197,7 +197,7 @@ def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:
     net, critics = build(SMOKE.network), Critics(SMOKE.network)
     plan = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
     forward = run_networks(net, batch, plan, config)
-    objective = Objective(config, torch.ones(NUM_AUS))
+    objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     early = replace(config.losses, cycle_from=1.0, adversarial_from=1.0)
     objective.config = replace(config, losses=early)
     rng = np.random.default_rng(0)

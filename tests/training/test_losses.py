@@ -147,6 +147,19 @@ def test_token_pair_sees_differences_of_one_person_only() -> None:
     assert not value.requires_grad
 
 
+def test_token_effect_measures_in_the_metric_and_pairs_people() -> None:
+    labels = torch.zeros(2, 1, 2)
+    said = torch.tensor([[[1.0, 0.0]], [[1.0, 2.0]]])
+    # errors (1, 0) and (1, 2); between them (0, 2): what both share is no difference
+    L = torch.tensor([[1.0, 0.0], [3.0, 0.5]])
+    # (0, 2) L = (6, 1): (36 + 1) / 2; (1, 0) L = (1, 0), (1, 2) L = (7, 1): (1 + 0 + 49 + 1) / 4
+    alone = losses.token_effect(said, labels, L, single=0.0)
+    assert alone.item() == pytest.approx(18.5)
+    both = losses.token_effect(said, labels, L, single=0.4)
+    assert both.item() == pytest.approx(18.5 + 0.4 * 12.75)
+    assert losses.token_effect(labels, labels, L).item() == 0
+
+
 def test_token_invariance_is_relative_to_how_tokens_differ() -> None:
     a, b = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.0, 4.0]]])
     tokens = torch.tensor([[[0.0, 0.0]], [[4.0, 2.0]]])
@@ -231,5 +244,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "lazy_quadruples",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 23
+    assert len(names) == 24
     assert [name for name in names if f'"{name}"' not in text] == []

@@ -31,7 +31,7 @@ SMOKE = get_config("smoke").network
 
 @pytest.fixture
 def net() -> RtNet:
-    return build(SMOKE)
+    return build(SMOKE).eval()
 
 
 def shout(net: RtNet) -> RtNet:
@@ -137,6 +137,32 @@ def test_au_head_reads_its_own_token_only(net: RtNet) -> None:
     assert touched.nonzero().flatten().tolist() == [5]
 
 
+@pytest.mark.parametrize("size_px", [64, 128, 256])
+def test_wide_path_adds_to_every_token_and_starts_silent(size_px: int) -> None:
+    torch.manual_seed(0)
+    config = get_config("smoke").network
+    wide = build(config).eval()
+    picture = torch.rand(2, 3, size_px, size_px)
+    before = wide.encoder(picture).tokens
+    plain = build(replace(config, token_wide_channels=0)).eval()
+    plain.load_state_dict(
+        {k: v for k, v in wide.state_dict().items() if ".wide_" not in k}, strict=True
+    )
+    torch.testing.assert_close(before, plain.encoder(picture).tokens)
+    torch.nn.init.normal_(wide.encoder.tokens.wide_out.weight)
+    after = wide.encoder(picture).tokens
+    assert ((after - before).abs().amax(dim=(0, 2)) > 0).all()
+    # it tells places apart: the mirrored picture has other tokens
+    change = wide.encoder(picture.flip(3)).tokens - plain.encoder(picture.flip(3)).tokens
+    assert (change - (after - before)).abs().max() > 1e-3
+
+
+def test_label_tokens_are_inverted_exactly(net: RtNet) -> None:
+    aus_lr = torch.rand(3, NUM_AUS, 2)
+    tokens = net.label_tokens(aus_lr)
+    torch.testing.assert_close(net.label_tokens.inverse(tokens), aus_lr, rtol=0, atol=1e-5)
+
+
 def test_au_free_feature_does_not_train_the_stem(net: RtNet) -> None:
     encoded = net.encoder(torch.rand(1, 3, 32, 32))
     net.generator(encoded.features, encoded.tokens, encoded.tokens).au_free.sum().backward()
@@ -146,7 +172,7 @@ def test_au_free_feature_does_not_train_the_stem(net: RtNet) -> None:
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_generation_trains_the_stem_only_where_asked(trains: bool) -> None:
-    net = shout(build(replace(SMOKE, generation_trains_stem=trains)))
+    net = shout(build(replace(SMOKE, generation_trains_stem=trains)).eval())
     encoded = net.encoder(torch.rand(1, 3, 32, 32))
     tokens = encoded.tokens.detach()
     net.generator(encoded.features, tokens, tokens).flow_xy.square().sum().backward()
@@ -292,6 +318,6 @@ def test_exported_graphs_of_a_smaller_network_answer_in_the_contracts_pixels() -
     assert said.flow_xy.abs().max() > 0.1
     # a flow of one pixel at half size is one of two pixels
     down = torch.nn.functional.avg_pool2d(flow, 2)[..., 4:-4, 4:-4]
-    torch.testing.assert_close(down, 2 * said.flow_xy[..., 4:-4, 4:-4], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(down, 2 * said.flow_xy[..., 4:-4, 4:-4], atol=0.1, rtol=0.05)
     torch.testing.assert_close(own, encoded.tokens)
     torch.testing.assert_close(again, encoded.tokens)

@@ -12,6 +12,9 @@ from rt_swap.aus import AUS, NUM_AUS
 from training.config import NetworkConfig
 from training.networks.blocks import ResBlock, act, conv, norm_conv, up2
 
+WIDE_PX = 8
+"""Side of the map that the wide path of E_r reads."""
+
 
 @dataclass(frozen=True)
 class StemFeatures:
@@ -84,9 +87,14 @@ class TokenEncoder(nn.Module):
     channels. Each map gives
     besides features the centre of its attention, so an MLP can read how far a lip corner or a
     lid has moved; a pooled
-    whole-face context tells it what the resting face looks like. The AU head reads a token's
-    own numbers only, which
-    is what makes token k mean AU k.
+    whole-face context tells it what the resting face looks like.
+
+    Beside it runs a wide path, as in landmark regressors: the 1/16-size features, brought to 8x8,
+    are read as one long vector, so that a unit can compare places (a jaw that went sideways has
+    moved against the nose, which no pooling around the chin can see). The aligned crop is what
+    makes that work. Both paths add up to the tokens.
+
+    The AU head reads a token's own numbers only, which is what makes token k mean AU k.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -105,6 +113,15 @@ class TokenEncoder(nn.Module):
         self.bias1 = nn.Parameter(torch.zeros(NUM_AUS, 1, hidden))
         self.weight2 = nn.Parameter(torch.randn(NUM_AUS, hidden, dim) * (4.0 / hidden) ** 0.5)
         self.bias2 = nn.Parameter(torch.zeros(NUM_AUS, 1, dim))
+        self.wide_channels = config.token_wide_channels
+        if self.wide_channels:
+            self.wide_reduce = norm_conv(c16, self.wide_channels, 1)
+            # all of the map at once: a fully connected layer, written so that its normalisation
+            # folds like any other
+            self.wide_read = norm_conv(self.wide_channels, config.token_wide_hidden, WIDE_PX)
+            self.wide_out = nn.Linear(config.token_wide_hidden, NUM_AUS * dim)
+            nn.init.zeros_(self.wide_out.weight)
+            nn.init.zeros_(self.wide_out.bias)
         self.head_weight = nn.Parameter(torch.randn(NUM_AUS, dim, 2) * (1.0 / dim) ** 0.5)
         self.head_bias = nn.Parameter(torch.full((NUM_AUS, 1, 2), -1.5))
 
@@ -135,7 +152,20 @@ class TokenEncoder(nn.Module):
         x = act(torch.matmul(x, self.weight1) + self.bias1)
         tokens = (torch.matmul(x, self.weight2) + self.bias2).float()
         tokens = tokens.transpose(0, 1)
+        if self.wide_channels:
+            tokens = tokens + self._wide(features.sixteenth).reshape(tokens.shape)
         return tokens, self.read(tokens)
+
+    def _wide(self, sixteenth: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, K D)."""
+        x = act(self.wide_reduce(sixteenth))
+        side = x.shape[3]
+        if side > WIDE_PX:
+            x = F.avg_pool2d(x, side // WIDE_PX)
+        elif side < WIDE_PX:
+            x = F.interpolate(x, size=(WIDE_PX, WIDE_PX), mode="bilinear", align_corners=False)
+        said: Tensor = self.wide_out(act(self.wide_read(x)).flatten(1)).float()
+        return said
 
     def read(self, tokens: Tensor) -> Tensor:
         """The AU head: (N, K, D) tokens -> (N, K, 2) logits, each off its own token only."""
@@ -191,6 +221,11 @@ class LabelTokens(nn.Module):
     def forward(self, aus_lr: Tensor) -> Tensor:
         """(N, K, 2) intensities in [0, 1] -> (N, K, D)."""
         return torch.einsum("nks,ksd->nkd", aus_lr, self.weight) + self.bias
+
+    def inverse(self, tokens: Tensor) -> Tensor:
+        """(N, K, D) tokens -> the (N, K, 2) intensities whose tokens are nearest, unbounded."""
+        back = torch.linalg.pinv(self.weight)
+        return torch.einsum("nkd,kds->nks", tokens - self.bias, back)
 
 
 def _grid_xy(height: int, width: int, device: torch.device) -> Tensor:
