@@ -138,7 +138,7 @@ def read_quadruples(
             f"{folder}: pictures of {shards.size_px} px; the shipped graphs take {_S} px, "
             "so evaluate on shards of that size"
         )
-    seen = sorted({str(s.meta.get("split")) for s in shards.shards} - {"val"})
+    seen = sorted({str(s.meta.get("split")) for s in shards.shards} - {"val", "test"})
     if seen and not any_split:
         raise ConfigError(
             f"{folder}: holds {', '.join(seen)} people, whom the model may have seen; evaluate on "

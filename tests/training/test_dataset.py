@@ -24,7 +24,7 @@ from training.data.dataset import (
     mirror_aus,
     open_shard,
 )
-from training.data.split import is_held_out
+from training.data.split import is_held_out, split_of
 
 STILL = AugmentConfig(
     flip=0.0,
@@ -265,3 +265,11 @@ def test_golden_split_holds_out_one_in_ten() -> None:
     assert held == [0, 16, 25, 27, 56]
     share = sum(is_held_out("d", str(i)) for i in range(4000)) / 4000
     assert 0.08 < share < 0.12
+
+
+def test_golden_split_halves_the_held_out() -> None:
+    # the same hash: (hash // 10) % 2 of those held out above
+    held = {p: split_of("london", f"{p:03d}") for p in (0, 16, 25, 27, 56)}
+    assert held == {0: "val", 16: "val", 25: "test", 27: "test", 56: "test"}
+    splits = [split_of("d", str(i)) for i in range(4000)]
+    assert 0.35 < splits.count("test") / (4000 - splits.count("train")) < 0.65

@@ -44,7 +44,7 @@ from rt_swap.errors import ConfigError
 from training.data.expressions import draw_expression, draw_gains, mix
 from training.data.portraits import Portrait, PortraitEngine, Rejects, list_portraits
 from training.data.render import REGIONS, Person, Picture
-from training.data.split import is_held_out
+from training.data.split import SPLITS, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def write_shard(
         portraits: Those of the split.
         out: Folder that will hold ``shard_00000``.
         index: The shard's number.
-        split: "train" or "val", for the record and the seed.
+        split: "train", "val" or "test", for the record and the seed.
         quadruples: Q.
         seed: Of the run.
         size_px: Side of the crops.
@@ -75,7 +75,7 @@ def write_shard(
         What shard.json says.
     """
     folder = out / f"shard_{index:05d}"
-    rng = np.random.default_rng([seed, index, 0 if split == "train" else 1])
+    rng = np.random.default_rng([seed, index, SPLITS.index(split)])
     rejects = Rejects()
     S, Q = size_px, quadruples
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -182,9 +182,8 @@ def _store(arrays: dict[str, npt.NDArray[Any]], q: int, i: int, picture: Picture
 
 
 def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
-    """Portraits whose people belong to "train" or "val" (held out whole, by hash)."""
-    held = split == "val"
-    return [p for p in list_portraits(folders) if is_held_out(p.dataset, p.person) == held]
+    """Portraits whose people belong to "train", "val" or "test" (whole people, by hash)."""
+    return [p for p in list_portraits(folders) if split_of(p.dataset, p.person) == split]
 
 
 def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -> None:
@@ -224,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         help="ICT-FaceKit: the packed file's or FaceXModel folder",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--split", choices=("train", "val"), default="train")
+    parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--shards", type=int, default=8, help="how many (default: %(default)s)")
     parser.add_argument(
         "--first", type=int, default=0, help="number of the first (default: %(default)s)"
