@@ -21,6 +21,7 @@ from rt_swap.contract import (
 )
 from training.compose import compose, fetch
 from training.config import get_config
+from training.data.dataset import mirror_aus
 from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
@@ -73,6 +74,23 @@ def test_export_graphs_speak_the_contract(net: RtNet) -> None:
     assert all(o.dtype == torch.float32 for o in outputs)
     outputs = EncoderGraph(net)(torch.rand(ENCODER_SPEC.inputs[0].shape))
     assert [tuple(o.shape) for o in outputs] == [spec.shape for spec in ENCODER_SPEC.outputs]
+
+
+def test_exported_reading_of_a_mirrored_face_is_the_mirrored_reading(net: RtNet) -> None:
+    picture = torch.rand(1, 3, CROP_SIZE_PX, CROP_SIZE_PX)
+    torch.nn.init.normal_(net.encoder.tokens.wide_out.weight)
+    reader = EncoderGraph(net)
+    with torch.no_grad():
+        said = net.label_tokens.inverse(reader(picture)[0])
+        mirrored = net.label_tokens.inverse(reader(picture.flip(3))[0])
+        once = net.label_tokens.inverse(net.encoder(picture).tokens)
+    torch.testing.assert_close(
+        mirrored, torch.from_numpy(mirror_aus(said.numpy())), atol=1e-4, rtol=1e-4
+    )
+    assert (said - once).abs().max() > 1e-3  # which one reading alone does not do
+    alone = EncoderGraph(RtNet(replace(SMOKE, read_mirrored=False)).eval())
+    alone.reader.encoder.load_state_dict(net.encoder.state_dict())
+    torch.testing.assert_close(net.label_tokens.inverse(alone(picture)[0]), once)
 
 
 def test_parity_torch_onnx_of_both_graphs(net: RtNet, tmp_path: Path) -> None:
@@ -297,7 +315,7 @@ def test_cut_takes_the_named_box() -> None:
 
 
 def test_exported_graphs_of_a_smaller_network_answer_in_the_contracts_pixels() -> None:
-    config = replace(get_config("smoke").network, work_px=128)
+    config = replace(get_config("smoke").network, work_px=128, read_mirrored=False)
     torch.manual_seed(0)
     net = build(config).eval()
     torch.nn.init.normal_(net.generator.head_smooth.bias, std=1.0)

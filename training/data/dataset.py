@@ -194,6 +194,16 @@ class ShardSet:
         return {(p["dataset"], p["file"]) for shard in self.shards for p in shard.meta["people"]}
 
 
+def mirror_order() -> npt.NDArray[np.int64]:
+    """(K,) which unit of a face its mirror image shows as unit k: looking left and right change
+    places, all others stay.
+    """
+    order = np.arange(NUM_AUS)
+    left, right = AuId.AU61.index, AuId.AU62.index
+    order[[left, right]] = right, left
+    return order
+
+
 def mirror_aus(aus: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Intensities or gains of the mirrored face.
 
@@ -203,9 +213,7 @@ def mirror_aus(aus: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Returns:
         The same shape: sides exchanged, and looking left exchanged with looking right.
     """
-    order = np.arange(NUM_AUS)
-    left, right = AuId.AU61.index, AuId.AU62.index
-    order[[left, right]] = right, left
+    order = mirror_order()
     if aus.shape[-1] == 2 and aus.ndim >= 2 and aus.shape[-2] == NUM_AUS:
         return np.ascontiguousarray(aus[..., order, ::-1])
     return np.ascontiguousarray(aus[..., order])
