@@ -312,7 +312,7 @@ def _value_dtypes(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    return next(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 def _data_inputs(node: onnx.NodeProto, model: onnx.ModelProto) -> set[int]:

@@ -155,7 +155,8 @@ def astronaut_faces() -> list[Face]:
             "the built-in portrait comes with scikit-image; pip install scikit-image, or give "
             "--portraits DIR"
         ) from exc
-    picture: U8 = np.ascontiguousarray(data.astronaut()[:, :, ::-1])
+    astronaut: U8 = data.astronaut()  # type: ignore[no-untyped-call]
+    picture: U8 = np.ascontiguousarray(astronaut[:, :, ::-1])
     with MediapipeTracker(max_faces=1, static=True) as tracker:
         found = find_faces(picture, tracker)
     if not found:
@@ -340,9 +341,16 @@ class Composer:
         """The part of the composed frame that the crop covers."""
         from rt_swap import geometry, ops
 
-        maps = [np.ascontiguousarray(answer[n]) for n in ("flow_xy", "keep", "fill_rgb", "shade")]
         frame = face.frame_bgr
-        out = ops.compose_bgr(frame, face.M_crop_from_frame, *maps, ops.feather(CROP_SIZE_PX))
+        out = ops.compose_bgr(
+            frame,
+            face.M_crop_from_frame,
+            answer["flow_xy"],
+            answer["keep"],
+            answer["fill_rgb"],
+            answer["shade"],
+            ops.feather(CROP_SIZE_PX),
+        )
         M_frame_from_crop = geometry.invert(face.M_crop_from_frame)
         height, width = frame.shape[:2]
         x0, y0, x1, y1 = geometry.roi_of_crop(M_frame_from_crop, CROP_SIZE_PX, (height, width))
