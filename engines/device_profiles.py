@@ -78,7 +78,7 @@ def load_profile(path: Path) -> Profile:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -6,9 +6,10 @@ one type, casts stand where it changes, and inputs and outputs stay float32 as t
 Which nodes stay float32 is decided in this order:
 
 1. by operator (:data:`FP32_OPERATORS`): sums over many numbers, exponentials, divisions;
-2. by name (:data:`FP32_NAMES`): nodes that read a weight, or a graph input, of such a name;
-3. convolutions and matrix products that are left are half, except those that read an attention's
-   weights (:data:`FP32_READERS`: they carry the grid's coordinates);
+2. by name (:data:`FP32_NAMES`): convolutions that read a weight of such a name;
+3. convolutions and matrix products that are left are half. Matrix products always are, those with
+   an attention's weights and the grid's coordinates included: TensorRT for RTX has no float32 one
+   for Turing, and measured, half costs nothing there (a float32 softmax makes the weights);
 4. so does the tail: what turns the last convolutions' answers into flow, keep, fill and shade,
    whose dead zones and ends must be met exactly, and whose values are pixels;
 5. everything else follows what it reads: half where it reads a half value, and float32 where it
@@ -52,16 +53,8 @@ FP32_OPERATORS: Final[Mapping[str, str]] = {
 FP32_NAMES: Final[Mapping[str, str]] = {
     "encoder.stem.down128.*": "the first convolution sees the picture itself: measured, half of a "
     "half-precision network's error in flow and tokens is made here, with 1 % of the arithmetic",
-    "encoder.tokens.head_*": "reads the tokens, which are float32 as an output of the graph: half "
-    "would add casts and save nothing",
 }
-"""Patterns of weights' and graph inputs' names; nodes that read one stay float32."""
-
-FP32_READERS: Final[Mapping[str, str]] = {
-    "Softmax": "attention: a thousand weights, most of them below half precision's smallest normal "
-    "number, are summed with features and with grid coordinates, whose errors are pixels",
-}
-"""Matrix products that read the answer of such an operator stay float32."""
+"""Patterns of names of convolutions' weights; the convolutions stay float32."""
 
 HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 MAX_HALF: Final = 65504.0
@@ -79,13 +72,11 @@ class Rules:
     Attributes:
         operators: Operator -> reason.
         names: Pattern (shell-style) of a weight's or graph input's name -> reason.
-        readers: Operator whose answer a matrix product reads -> reason.
         tail: Whether what follows the last matrix product on the way to the outputs stays too.
     """
 
     operators: Mapping[str, str]
     names: Mapping[str, str]
-    readers: Mapping[str, str]
     tail: bool = True
 
     def reason_by_name(self, name: str) -> str | None:
@@ -93,7 +84,7 @@ class Rules:
         return next((why for glob, why in self.names.items() if fnmatchcase(name, glob)), None)
 
 
-DEFAULT_RULES: Final = Rules(FP32_OPERATORS, FP32_NAMES, FP32_READERS)
+DEFAULT_RULES: Final = Rules(FP32_OPERATORS, FP32_NAMES)
 
 
 def half_nodes(
@@ -121,16 +112,11 @@ def half_nodes(
     tail = _tail(graph) if rules.tail else set()
     half_values: set[str] = set()
     half: set[str] = set()
-    maker: dict[str, str] = {}
     for node in graph.node:
-        maker |= dict.fromkeys(node.output, node.op_type)
         if not _can_be_half(node, model):
             continue
         kept = node.op_type in rules.operators or any(
             name in fixed and rules.reason_by_name(name) for name in node.input
-        )
-        kept = kept or (
-            node.op_type in HEAVY and any(maker.get(name) in rules.readers for name in node.input)
         )
         kept = kept or (node.op_type in HEAVY and heavy is not None and node.name not in heavy)
         if kept or node.name in tail or outputs & set(node.output):

@@ -74,6 +74,7 @@ def check_rules(model: onnx.ModelProto, spec: GraphSpec, *, half: bool = False) 
         *_wrong_interface("input", spec.inputs, model.graph.input),
         *_wrong_interface("output", spec.outputs, model.graph.output),
         *_wrong_nodes(model.graph),
+        *(_wide_products(inferred) if half else ()),
         *_wrong_values(inferred, {**_DTYPES, **_HALF} if half else _DTYPES),
     ]
     if wrong:
@@ -172,6 +173,17 @@ def _wrong_nodes(graph: onnx.GraphProto) -> list[str]:
     if any(t.data_location == TensorProto.EXTERNAL for t in graph.initializer):
         wrong.append("weights lie outside the file")
     return wrong
+
+
+def _wide_products(inferred: onnx.ModelProto) -> list[str]:
+    """Float32 matrix products, which TensorRT for RTX (1.7) refuses to build for Turing."""
+    dtypes = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    dtypes |= {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
+    return [
+        f"{node.name or node.op_type}: a float32 matrix product cannot be built for Turing (sm75)"
+        for node in inferred.graph.node
+        if node.op_type in ("MatMul", "Gemm") and dtypes.get(node.output[0]) == TensorProto.FLOAT
+    ]
 
 
 def _wrong_values(inferred: onnx.ModelProto, dtypes: Mapping[int, str]) -> list[str]:

@@ -67,7 +67,7 @@ def measure(
     cases = parity.generator_cases(pictures, tokens)
     parts = parts_of(model)
     # only what ONNX itself cannot have in half stays float32
-    loose = mixed.Rules({}, {}, {}, tail=False)
+    loose = mixed.Rules({}, {}, tail=False)
     everything = mixed.half_nodes(model, loose)
     heavy = set().union(*parts.values())
     base = _errors(model, reference, everything, cases, faces)
@@ -81,10 +81,9 @@ def measure(
         rows[part] = {"alone": alone, "spared": spared}
     by_rule = _errors(model, reference, mixed.half_nodes(model), cases, faces)
     without = {
-        "operators": mixed.Rules({}, mixed.FP32_NAMES, mixed.FP32_READERS),
-        "names": mixed.Rules(mixed.FP32_OPERATORS, {}, mixed.FP32_READERS),
-        "readers": mixed.Rules(mixed.FP32_OPERATORS, mixed.FP32_NAMES, {}),
-        "tail": mixed.Rules(mixed.FP32_OPERATORS, mixed.FP32_NAMES, mixed.FP32_READERS, tail=False),
+        "operators": mixed.Rules({}, mixed.FP32_NAMES),
+        "names": mixed.Rules(mixed.FP32_OPERATORS, {}),
+        "tail": mixed.Rules(mixed.FP32_OPERATORS, mixed.FP32_NAMES, tail=False),
     }
     rules = {
         f"without the rule: {name}": _errors(
