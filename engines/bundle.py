@@ -12,14 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rt_swap.contract import CONTRACT_VERSION
+from rt_swap.contract import CONTRACT_VERSION, GRAPHS
 from rt_swap.errors import ConfigError
 from rt_swap.model import (
-    ENCODER_FILE,
-    GENERATOR_FILE,
     MANIFEST_NAME,
+    PRECISIONS,
     PRESETS_FOLDER,
     load_bundle,
+    onnx_file,
     sha256_of,
 )
 
@@ -116,7 +116,7 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _hashes(bundle: Path) -> dict[str, dict[str, Any]]:
-    paths = [bundle / ENCODER_FILE, bundle / GENERATOR_FILE]
+    paths = [bundle / onnx_file(name, precision) for precision in PRECISIONS for name in GRAPHS]
     paths += sorted((bundle / PRESETS_FOLDER).glob("*.safetensors"))
     return {
         path.relative_to(bundle).as_posix(): {

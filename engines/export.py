@@ -1,11 +1,14 @@
 """Checkpoint -> model bundle.
 
     python -m engines.export --checkpoint runs/small/checkpoints/step_00010000 --out bundle
+    python -m engines.export --fp16-of bundle
 
 Both graphs are exported in fp32 with static shapes, held to the rules that make one file run on
 ONNX Runtime and TensorRT alike, and compared with PyTorch output by output, on aligned crops of
-real portraits where --portraits is given. Only then does the bundle appear under its name. The
-figures go to ``parity.json`` beside the graphs.
+real portraits where --portraits is given. Then each is written in strongly typed mixed precision
+too (``*.fp16.onnx``, see engines.mixed), compared with fp32 and composed on real crops. Only then
+does the bundle appear under its name. The figures go to ``parity.json`` beside the graphs.
+--fp16-of makes the fp16 files of a bundle anew from its fp32 ones; it needs no checkpoint.
 """
 
 from __future__ import annotations
@@ -19,14 +22,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from engines import bundle as bundles
-from engines import onnx_rules, parity
+from engines import mixed, onnx_rules, parity
+from engines.onnx_runner import OnnxRunner
+from engines.parity import Face
 from engines.torch_graphs import TorchGraph, check_spec_names, export_onnx
 from rt_swap.backends import get_backend
 from rt_swap.contract import GRAPHS
 from rt_swap.errors import ConfigError, EngineBuildError, RtSwapError
 from rt_swap.frames import F32
-from rt_swap.model import ENCODER_FILE, PRESETS_FOLDER, sha256_of
+from rt_swap.model import ENCODER_FILE, PRESETS_FOLDER, load_bundle, onnx_file, sha256_of
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +53,7 @@ def export_bundle(
     steps: int,
     validation: Mapping[str, Any],
     licence: str = "Apache-2.0",
-    pictures: Sequence[F32] | None = None,
+    pictures: Sequence[F32] | Sequence[Face] | None = None,
     pictures_are: str = "real crops",
 ) -> dict[str, Any]:
     """Export, check, compare and write a bundle.
@@ -61,7 +68,8 @@ def export_bundle(
         steps: For the manifest.
         validation: For the manifest.
         licence: For the manifest, an SPDX identifier.
-        pictures: (1, 3, S, S) crops to compare on; None: structured ones.
+        pictures: Faces or (1, 3, S, S) crops to compare on; None: structured ones, and the
+            built-in portrait for half precision.
         pictures_are: What they are, for the report.
 
     Returns:
@@ -75,6 +83,7 @@ def export_bundle(
     check_spec_names(graphs)
     if pictures is None:
         pictures, pictures_are = parity.structured_pictures(), "structured inputs"
+    faces = None if pictures_are == "structured inputs" else pictures
     with bundles.staged(out) as stage:
         old_encoder = sha256_of(stage / ENCODER_FILE) if (stage / ENCODER_FILE).is_file() else None
         macs = {}
@@ -89,6 +98,7 @@ def export_bundle(
                 "ONNX Runtime's answers differ from PyTorch's by more than the contract allows:\n"
                 + parity.table(found)
             )
+        found["fp16"] = write_fp16(stage, faces)
         bundles.write_json(stage / PARITY_FILE, found)
         _drop_stale_presets(stage, old_encoder)
         bundles.write_manifest(
@@ -104,8 +114,79 @@ def export_bundle(
     return found
 
 
+def add_fp16(bundle: Path, pictures: Sequence[Face] | None = None) -> dict[str, Any]:
+    """Make the half-precision files of a bundle from its float32 ones.
+
+    Args:
+        bundle: A valid bundle; its fp16 files are replaced, its manifest and parity.json extended.
+        pictures: Faces to compare on; None: the built-in portrait.
+
+    Returns:
+        The parity report of half precision; see :func:`write_fp16`.
+
+    Raises:
+        ModelFileError: If it is no valid bundle.
+        EngineBuildError: As :func:`write_fp16`; nothing changes then.
+    """
+    load_bundle(bundle)
+    with bundles.staged(bundle) as stage:
+        found = write_fp16(stage, pictures)
+        path = stage / PARITY_FILE
+        old = bundles.read_json_object(path) if path.is_file() else {}
+        bundles.write_json(path, {**old, "fp16": found})
+        bundles.write_manifest(stage)
+    return found
+
+
+def write_fp16(
+    folder: Path, pictures: Sequence[F32] | Sequence[Face] | None = None
+) -> dict[str, Any]:
+    """Write mixed-precision files beside the float32 ones and compare them.
+
+    Args:
+        folder: Holds both float32 graphs.
+        pictures: Faces or crops to compare on; None: the built-in portrait.
+
+    Returns:
+        The parity report against float32, every half value rounded; see engines.parity.
+
+    Raises:
+        EngineBuildError: If a graph cannot be half precision, breaks a rule, or its answers or the
+            composed picture differ from float32's by more than the contract allows.
+    """
+    if pictures is None:
+        pictures = parity.astronaut_faces()
+    references, candidates = {}, {}
+    for name, spec in GRAPHS.items():
+        model = onnx.load(str(folder / onnx_file(name, "fp32")))
+        half = mixed.to_mixed(model)
+        onnx_rules.check_rules(half, spec, half=True)
+        blob = half.SerializeToString(deterministic=True)
+        (folder / onnx_file(name, "fp16")).write_bytes(blob)
+        references[name] = OnnxRunner(model)
+        candidates[name] = OnnxRunner(mixed.rounded_in_float32(half))
+    found = parity.compare_bundle(
+        references,
+        candidates,
+        pictures,
+        reference_name="onnxruntime cpu fp32",
+        candidate_name="fp16, every half value rounded",
+        inputs="real crops",
+        precision="fp16",
+    )
+    if not found["ok"]:
+        raise EngineBuildError(
+            "half precision differs from float32 by more than the contract allows; "
+            "python -m engines.precision shows which part does it\n" + parity.table(found)
+        )
+    return found
+
+
 def compare_with_torch(
-    graphs: Mapping[str, TorchGraph], folder: Path, pictures: Sequence[F32], pictures_are: str
+    graphs: Mapping[str, TorchGraph],
+    folder: Path,
+    pictures: Sequence[F32] | Sequence[Face],
+    pictures_are: str,
 ) -> dict[str, Any]:
     """ONNX files in a folder against the modules they were exported from; see engines.parity."""
     import onnxruntime
@@ -175,10 +256,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m engines.export", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="DIR", help="a step_* folder"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoint", type=Path, metavar="DIR", help="a step_* folder; needs --out")
+    what.add_argument(
+        "--fp16-of", type=Path, metavar="BUNDLE", help="make this bundle's fp16 files anew"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument("--out", type=Path, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--name", help="what the model is called (default: its configuration's name)"
     )
@@ -203,6 +286,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
+        if args.fp16_of is not None:
+            if args.out is not None:
+                raise ConfigError("--out: --fp16-of changes the bundle in its place")
+            faces = None if args.portraits is None else parity.real_faces(args.portraits)
+            print(parity.table(add_fp16(args.fp16_of, faces)))
+            return 0
+        if args.out is None:
+            raise ConfigError("--checkpoint: needs --out, the folder to write")
         found = _export(args)
     except EngineBuildError as exc:
         print(f"export: {exc}", file=sys.stderr)
@@ -211,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"export: {exc}", file=sys.stderr)
         return 2
     print(parity.table(found))
+    print(parity.table(found["fp16"]))
     cost = ", ".join(f"{name} {gmac:.3f} GMAC" for name, gmac in found["gmac"].items())
     print(f"{args.out}: {cost}")
     return 0
@@ -233,7 +325,7 @@ def _export(args: argparse.Namespace) -> dict[str, Any]:
     data = bundles.read_json_object(args.data) if args.data is not None else data_of_run(run)
     if not data:
         _log.warning("the manifest will not say what the model was trained on; give --data JSON")
-    pictures = None if args.portraits is None else parity.portrait_crops(args.portraits)
+    pictures = None if args.portraits is None else parity.real_faces(args.portraits)
     return export_bundle(
         graphs,
         args.out,

@@ -1,12 +1,13 @@
 """What an ONNX file must keep to so that every runtime takes it, and how much arithmetic it costs.
 
 The rules are those of the design: operators that ONNX Runtime and TensorRT 10 run without a plugin,
-static shapes, rank at most 4, nothing but float32 (and the integers that shapes are made of).
+static shapes, rank at most 4, nothing but float32 (and the integers that shapes are made of), in
+mixed-precision files float16 too, though never at an input or output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import onnx
@@ -48,15 +49,17 @@ _DTYPES: Final[dict[int, str]] = {
     TensorProto.INT32: "int32",
     TensorProto.BOOL: "bool",
 }
+_HALF: Final[dict[int, str]] = {TensorProto.FLOAT16: "float16"}
 _RESIZE_MODES: Final = {"nearest", "linear"}
 
 
-def check_rules(model: onnx.ModelProto, spec: GraphSpec) -> None:
+def check_rules(model: onnx.ModelProto, spec: GraphSpec, *, half: bool = False) -> None:
     """Check a graph against the contract and against every rule above.
 
     Args:
         model: The graph, weights inside.
         spec: What it must be.
+        half: Whether half precision is allowed inside.
 
     Raises:
         EngineBuildError: Listing everything that breaks a rule.
@@ -71,7 +74,8 @@ def check_rules(model: onnx.ModelProto, spec: GraphSpec) -> None:
         *_wrong_interface("input", spec.inputs, model.graph.input),
         *_wrong_interface("output", spec.outputs, model.graph.output),
         *_wrong_nodes(model.graph),
-        *_wrong_values(inferred),
+        *(_wide_products(inferred) if half else ()),
+        *_wrong_values(inferred, {**_DTYPES, **_HALF} if half else _DTYPES),
     ]
     if wrong:
         raise EngineBuildError(f"{spec.name}: {'; '.join(wrong)}")
@@ -171,7 +175,18 @@ def _wrong_nodes(graph: onnx.GraphProto) -> list[str]:
     return wrong
 
 
-def _wrong_values(inferred: onnx.ModelProto) -> list[str]:
+def _wide_products(inferred: onnx.ModelProto) -> list[str]:
+    """Float32 matrix products, which TensorRT for RTX (1.7) refuses to build for Turing."""
+    dtypes = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    dtypes |= {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
+    return [
+        f"{node.name or node.op_type}: a float32 matrix product cannot be built for Turing (sm75)"
+        for node in inferred.graph.node
+        if node.op_type in ("MatMul", "Gemm") and dtypes.get(node.output[0]) == TensorProto.FLOAT
+    ]
+
+
+def _wrong_values(inferred: onnx.ModelProto, dtypes: Mapping[int, str]) -> list[str]:
     graph = inferred.graph
     wrong = []
     known = {v.name: v for v in [*graph.value_info, *graph.input, *graph.output]}
@@ -187,12 +202,12 @@ def _wrong_values(inferred: onnx.ModelProto) -> list[str]:
             wrong.append(f"{name} has rank {len(shape)}, more than {MAX_RANK}")
         if any(not isinstance(d, int) for d in shape):
             wrong.append(f"{name} has no static shape: {shape}")
-        if dtype not in _DTYPES:
+        if dtype not in dtypes:
             wrong.append(f"{name} is {TensorProto.DataType.Name(dtype)}")
     wrong += [
         f"the weight {t.name} is {TensorProto.DataType.Name(t.data_type)} of rank {len(t.dims)}"
         for t in graph.initializer
-        if t.data_type not in _DTYPES or len(t.dims) > MAX_RANK
+        if t.data_type not in dtypes or len(t.dims) > MAX_RANK
     ]
     return wrong
 

@@ -148,3 +148,43 @@ PARITY_ATOL_FP32: Final[dict[str, float]] = {
 """Largest absolute difference allowed between PyTorch fp32 and ONNX Runtime fp32, per output,
 with the reason.
 """
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an output may be off, absolute.
+
+    Attributes:
+        max: Anywhere.
+        p99: For 99 of 100 values.
+    """
+
+    max: float
+    p99: float
+
+
+PARITY: Final[dict[str, dict[str, Tolerance]]] = {
+    "fp32": {name: Tolerance(atol, atol) for name, atol in PARITY_ATOL_FP32.items()},
+    "fp16": {
+        # a strong edge of a real face changes by some 25 grey levels a pixel at the crop's size:
+        # 0.02 px are half a level there, 0.1 px, anywhere, two or three levels of a single pixel
+        "flow_xy": Tolerance(max=0.1, p99=0.02),
+        # half a grey level; two or three, anywhere
+        "keep": Tolerance(max=1e-2, p99=2e-3),
+        "fill_rgb": Tolerance(max=1e-2, p99=2e-3),
+        "shade": Tolerance(max=1e-2, p99=2e-3),
+        # numbers of a token reach about 3; what this moves shows up in the answers above
+        "tokens": Tolerance(max=2e-2, p99=1e-2),
+        # intensities are shown with two digits
+        "aus_lr": Tolerance(max=1e-2, p99=5e-3),
+    },
+}
+"""Largest absolute difference allowed from fp32 of the reference, by precision and output."""
+
+COMPOSED_P99_LEVELS: Final = 1.0
+"""Grey levels by which 99 of 100 values of a composed picture may differ from the reference's: one
+level cannot be seen, and a value at a rounding tie falls on either side."""
+
+COMPOSED_MIN_PSNR_DB: Final = 55.0
+"""The composed picture's PSNR against the reference's, at least. Rounding to 8 bits alone is 58.9
+dB, so this is an error about as large as the one that every picture has already."""

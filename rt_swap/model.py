@@ -2,6 +2,8 @@
 
     expression_encoder.onnx
     target_generator.onnx
+    expression_encoder.fp16.onnx    both again in mixed half precision, for GPUs; may be absent
+    target_generator.fp16.onnx
     presets/<name>.safetensors
     manifest.json        {"contract_version", "name", "files": {"<path>": {"sha256", "bytes"}, ...},
                           "config", "data", "steps", "validation", "licence", "created"}
@@ -25,6 +27,7 @@ from rt_swap.errors import ModelFileError
 MANIFEST_NAME: Final = "manifest.json"
 ENCODER_FILE: Final = f"{ENCODER_NAME}.onnx"
 GENERATOR_FILE: Final = f"{GENERATOR_NAME}.onnx"
+PRECISIONS: Final = ("fp32", "fp16")
 PRESETS_FOLDER: Final = "presets"
 ENVIRONMENT_VARIABLE: Final = "RT_SWAP_MODEL"
 DEFAULT_BUNDLE: Final = Path(__file__).parent / "data" / "default"
@@ -80,6 +83,24 @@ class ModelBundle:
         """The target generator's ONNX file."""
         return self.path / GENERATOR_FILE
 
+    def graph_path(self, name: str, precision: str = "fp32") -> Path:
+        """A graph's ONNX file.
+
+        Args:
+            name: ENCODER_NAME or GENERATOR_NAME.
+            precision: "fp32", or "fp16": mixed half precision, for GPUs.
+
+        Raises:
+            ModelFileError: If this model has no such file.
+        """
+        file = onnx_file(name, precision)
+        if file not in self.manifest["files"]:
+            raise ModelFileError(
+                f"{self.path}: this model has no {file}; make it: "
+                f"python -m engines.export --fp16-of {self.path}"
+            )
+        return self.path / file
+
     @property
     def preset_names(self) -> tuple[str, ...]:
         """Presets that the bundle ships, sorted."""
@@ -99,6 +120,11 @@ class ModelBundle:
                 "use another model, or a picture as the source"
             )
         return self.path / PRESETS_FOLDER / f"{name}.safetensors"
+
+
+def onnx_file(name: str, precision: str) -> str:
+    """A graph's file name: "<name>.onnx", in half precision "<name>.fp16.onnx"."""
+    return f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
 
 
 def load_bundle(path: Path | str | None = None) -> ModelBundle:

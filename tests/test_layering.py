@@ -34,6 +34,8 @@ RANK = {
     "config": 3,
     "model": 3,
     "metrics": 3,
+    # knows no library: what builds is handed in
+    "enginecache": 3.5,
     "ops": 4,
     "backends": 4,
     "io": 4,
@@ -62,19 +64,19 @@ ADAPTERS = {
     "av": {"rt_swap.io.video"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
-    "platformdirs": {"rt_swap.config", "rt_swap.expression.cache"},
+    "platformdirs": {"rt_swap.config", "rt_swap.enginecache.store", "rt_swap.expression.cache"},
     "pybind11": set(),
-    "pycuda": {"rt_swap.backends.tensorrt."},
+    "pycuda": {"rt_swap.backends.trt_runner"},
     "pyvirtualcam": {"rt_swap.io.virtual_camera"},
     "safetensors": {"rt_swap.expression.files"},
     "skimage": {"rt_swap.cli.demo"},
-    "tensorrt": {"rt_swap.backends.tensorrt."},
-    "tensorrt_rtx": {"rt_swap.backends.tensorrt."},
+    "tensorrt": {"rt_swap.backends.trt"},
+    "tensorrt_rtx": {"rt_swap.backends.trt"},
     "tomli": {"rt_swap.config"},
     "tqdm": {"rt_swap.cli.common"},
 }
 # Adapters as a whole: they import their library at the top, and nobody imports *them* at the top.
-WHOLE_ADAPTERS = ("rt_swap.backends.onnxruntime", "rt_swap.backends.tensorrt")
+WHOLE_ADAPTERS = ("rt_swap.backends.onnxruntime",)
 # No NumPy at the top either: these are loaded by `rt-swap --help`.
 LIGHT = ("rt_swap", "rt_swap.__main__", "rt_swap.cli", "rt_swap.config", "rt_swap.errors")
 
@@ -349,7 +351,8 @@ def test_wrong_ranks_sees(module: str, source: str) -> None:
         ("rt_swap.io.video", "def f():\n    import scipy"),
         ("rt_swap.cli.reenact", "import numpy as np"),
         ("rt_swap.swapper", "from rt_swap.backends.onnxruntime import OnnxRuntime"),
-        ("rt_swap.backends.tensorrt.runtime", "import onnxruntime"),
+        ("rt_swap.backends.trt", "import tensorrt"),
+        ("rt_swap.backends.trt", "def f():\n    import onnxruntime"),
     ],
 )
 def test_wrong_libraries_sees(module: str, source: str) -> None:
@@ -363,7 +366,7 @@ def test_wrong_libraries_sees(module: str, source: str) -> None:
         ("rt_swap.io.video", "if TYPE_CHECKING:\n    import av"),
         ("rt_swap.io.video", "def f():\n    import av.error"),
         ("rt_swap.backends.onnxruntime", "import onnxruntime as ort"),
-        ("rt_swap.backends.tensorrt.runtime", "import tensorrt"),
+        ("rt_swap.backends.trt", "def f():\n    import tensorrt"),
         ("rt_swap.backends.registry", "def f():\n    from rt_swap.backends import onnxruntime"),
     ],
 )

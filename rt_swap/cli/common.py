@@ -98,7 +98,7 @@ def start_logging(*, quiet: bool, verbose: bool) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+def progress_bar(what: str, *, quiet: bool, unit: str = "frame") -> Iterator[Progress | None]:
     """A bar with the time left, on a terminal only.
 
     Yields:
@@ -109,7 +109,7 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
         return
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, unit="frame", dynamic_ncols=True, file=sys.stderr)
+    bar = tqdm(desc=what, unit=unit, dynamic_ncols=True, file=sys.stderr)
     _bars.append(bar)
 
     def update(done: int, total: int | None) -> None:
