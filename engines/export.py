@@ -5,7 +5,8 @@
 
 Both graphs are exported in fp32 with static shapes, held to the rules that make one file run on
 ONNX Runtime and TensorRT alike, and compared with PyTorch output by output, on aligned crops of
-real portraits where --portraits is given. Then each is written in strongly typed mixed precision
+real portraits where --portraits is given. Their weights are stored in half precision, which halves
+the files; they compute in float32. Then each is written in strongly typed mixed precision
 too (``*.fp16.onnx``, see engines.mixed), compared with fp32 and composed on real crops. Only then
 does the bundle appear under its name. The figures go to ``parity.json`` beside the graphs.
 --fp16-of makes the fp16 files of a bundle anew from its fp32 ones; it needs no checkpoint.
@@ -28,6 +29,7 @@ from engines import bundle as bundles
 from engines import mixed, onnx_rules, parity
 from engines.onnx_runner import OnnxRunner
 from engines.parity import Face
+from engines.rewrite import load_stored, store_half
 from engines.torch_graphs import TorchGraph, check_spec_names, export_onnx
 from rt_swap.backends import get_backend
 from rt_swap.contract import GRAPHS
@@ -90,6 +92,7 @@ def export_bundle(
         for graph_name, graph in graphs.items():
             model = export_onnx(graph)
             macs[graph_name] = onnx_rules.count_macs(model)
+            store_half(model)
             (stage / f"{graph_name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
         found = compare_with_torch(graphs, stage, pictures, pictures_are)
         found["gmac"] = {graph_name: round(count / 1e9, 4) for graph_name, count in macs.items()}
@@ -159,6 +162,7 @@ def write_fp16(
     references, candidates = {}, {}
     for name, spec in GRAPHS.items():
         model = onnx.load(str(folder / onnx_file(name, "fp32")))
+        load_stored(model)
         half = mixed.to_mixed(model)
         onnx_rules.check_rules(half, spec, half=True)
         blob = half.SerializeToString(deterministic=True)

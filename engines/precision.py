@@ -25,6 +25,7 @@ from engines import bundle as bundles
 from engines import mixed, parity
 from engines.onnx_runner import OnnxRunner
 from engines.parity import Case, Face
+from engines.rewrite import load_stored
 from rt_swap.contract import GENERATOR_SPEC
 from rt_swap.errors import RtSwapError
 from rt_swap.model import ModelBundle, load_bundle
@@ -61,6 +62,7 @@ def measure(
     """
     encoder = OnnxRunner(onnx.load(str(bundle.encoder_path)))
     model = onnx.load(str(bundle.generator_path))
+    load_stored(model)
     reference = OnnxRunner(model)
     pictures = [face.crop_rgb for face in faces]
     tokens = [encoder.run(c)["tokens"] for c in parity.encoder_cases(pictures)]

@@ -6,7 +6,9 @@ from collections import defaultdict
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+from rt_swap.errors import EngineBuildError
 
 
 def fold_pixel_unshuffle(model: onnx.ModelProto) -> int:
@@ -119,3 +121,74 @@ def _remove_unused_weights(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input}
     for tensor in [t for t in graph.initializer if t.name not in used]:
         graph.initializer.remove(tensor)
+
+
+SMALLEST_STORED_HALF = 1024
+"""Weights of fewer numbers stay as they are: there is nothing to gain."""
+_STORED = ".stored_half"
+
+
+def store_half(model: onnx.ModelProto) -> int:
+    """Keep large float32 weights as float16 in the file, with a Cast to float32 behind each.
+
+    The arithmetic stays float32: every runtime folds a Cast of a constant when it loads the graph.
+    Only the weights are rounded, once, to 11 bits; the file shrinks to half.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        How many weights are stored so.
+
+    Raises:
+        EngineBuildError: If a weight does not fit into float16.
+    """
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        if values.size < SMALLEST_STORED_HALF:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise EngineBuildError(
+                f"{graph.name}: weight {weight.name} reaches {np.abs(values).max():g}, "
+                "which half precision cannot hold; train with more weight decay"
+            )
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _STORED))
+        casts.append(
+            helper.make_node(
+                "Cast", [name + _STORED], [name], name=f"{name}.load", to=TensorProto.FLOAT
+            )
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return len(casts)
+
+
+def load_stored(model: onnx.ModelProto) -> int:
+    """Undo :func:`store_half`: float32 weights again (of the rounded values), no Cast.
+
+    Args:
+        model: Changed in place; one without such weights stays as it is.
+
+    Returns:
+        How many weights were loaded.
+    """
+    graph = model.graph
+    stored = {t.name: t for t in graph.initializer if t.name.endswith(_STORED)}
+    kept = []
+    for node in graph.node:
+        weight = stored.get(node.input[0]) if node.op_type == "Cast" else None
+        if weight is None:
+            kept.append(node)
+            continue
+        values = numpy_helper.to_array(weight).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+    done = len(graph.node) - len(kept)
+    del graph.node[:]
+    graph.node.extend(kept)
+    return done
