@@ -31,6 +31,7 @@ from engines import mixed, parity
 from engines.onnx_runner import OnnxRunner
 from engines.parity import Face, Runner
 from rt_swap.backends import Session, get_backend
+from rt_swap.backends.trt import FLAVOURS
 from rt_swap.contract import GRAPHS
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32
@@ -73,8 +74,9 @@ def candidates_of(
         found.append(Candidate("fp16, every half value rounded", "fp16", _rounded(bundle)))
     for name in backends:
         if name != _REFERENCE:
-            # a GPU backend may run in half precision; it is held to what its name promises
-            found.append(Candidate(name, "fp32", _backend(bundle, name, "fp32")))
+            # TensorRT's backends take the half-precision file that lies beside the float32 one
+            precision = "fp16" if name in FLAVOURS else "fp32"
+            found.append(Candidate(name, precision, _backend(bundle, name, "fp32")))
     for flavour in engines:
         found += [
             Candidate(
@@ -153,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         default=[],
-        choices=("tensorrt", "rtx"),
+        choices=tuple(FLAVOURS),
         help="test engines of this flavour on this machine's GPU; repeatable",
     )
     option(

@@ -14,7 +14,7 @@ from rt_swap.enginecache import store
 from rt_swap.enginecache.files import locked, write_atomically
 from rt_swap.enginecache.key import Device, EngineKey, make_key
 from rt_swap.enginecache.store import State
-from rt_swap.errors import ConfigError, EngineBuildError, ModelFileError
+from rt_swap.errors import BackendError, ConfigError, EngineBuildError, ModelFileError
 from rt_swap.model import PRECISIONS, onnx_file, sha256_of
 
 _log = logging.getLogger(__name__)
@@ -180,6 +180,11 @@ def _state_of(path: Path, key: EngineKey) -> State | None:
         found = store.check_file(path, key)
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        raise BackendError(
+            f"{path}: cannot be read ({exc.strerror or exc}); remove it, or name another folder "
+            f"with {store.ENVIRONMENT_VARIABLE}=DIR"
+        ) from exc
     if found.state not in (State.GOOD, State.FAILED_CHECK):
         _log.warning(
             "engine cache: %s is %s (%s); it is built anew", path.name, found.state.value, found.why

@@ -32,6 +32,12 @@ def test_parity_torch_onnx_of_the_exported_bundle(exported: Path, checkpoint: Pa
     assert flow["range"][1] - flow["range"][0] > 1  # something was at stake
     assert set(report["gmac"]) == set(GRAPHS)
     assert report["gmac"]["target_generator"] > report["gmac"]["expression_encoder"] > 0
+    half = report["fp16"]
+    assert half["ok"]
+    assert half["composed"]["p99"] <= 1
+    for name in GRAPHS:
+        path = load_bundle(exported).graph_path(name, "fp16")
+        assert path.stat().st_size < 0.75 * load_bundle(exported).graph_path(name).stat().st_size
     assert verify.main(["--bundle", str(exported), "--checkpoint", str(checkpoint)]) == 0
 
 
