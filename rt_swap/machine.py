@@ -87,7 +87,7 @@ class ThisMachine:
 
     def find(self, pattern: str) -> list[str]:
         """See :class:`Machine`."""
-        return sorted(glob.glob(pattern))
+        return sorted(glob.glob(pattern, recursive=True))
 
     def may(self, path: str, what: str) -> bool:
         """See :class:`Machine`."""

@@ -55,7 +55,6 @@ RANK = {
 ADAPTERS = {
     "cv2": {
         "rt_swap.bench.clip",
-        "rt_swap.doctor.checks",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
@@ -64,10 +63,9 @@ ADAPTERS = {
         "rt_swap.tracking.mediapipe_tracker",
     },
     "PIL": {"rt_swap.io.picture"},
-    "av": {"rt_swap.doctor.checks", "rt_swap.io.video"},
+    "av": {"rt_swap.io.video"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
-    # the doctor looks at each library from outside
-    "onnxruntime": {"rt_swap.backends.onnxruntime", "rt_swap.doctor.checks"},
+    "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.expression.cache"},
     "pybind11": set(),
     "pycuda": {"rt_swap.backends.tensorrt."},

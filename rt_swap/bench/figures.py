@@ -86,10 +86,10 @@ def change_of(
 
     The frames of each run are resampled in blocks of neighbours (the moving-block bootstrap of
     Kuensch, Annals of Statistics 17, 1989: a slow spell lasts for many frames, and resampling
-    single frames would take it for many independent witnesses). The 99 % interval of the ratio new / old
-    must lie wholly beyond 1 + tolerance to count as slower. The interval knows the noise *within*
-    each run; the tolerance stands for what differs *between* two runs of the same program (memory
-    layout, clocks, neighbours), which one run cannot know.
+    single frames would take it for many independent witnesses). The 99 % interval of the ratio
+    new / old must lie wholly beyond 1 + tolerance to count as slower. The interval knows the noise
+    *within* each run; the tolerance stands for what differs *between* two runs of the same program
+    (memory layout, clocks, neighbours), which one run cannot know.
 
     Args:
         old_ms: Frame times of the old run, in order.

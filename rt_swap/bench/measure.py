@@ -98,7 +98,8 @@ def source_tokens(swapper: Swapper) -> F32:
         raise ConfigError(
             f"{swapper.bundle.path}: ships no preset, which is the source of a benchmark"
         )
-    return swapper.preset("smile" if "smile" in names else names[0]).tokens[0]
+    tokens: F32 = swapper.preset("smile" if "smile" in names else names[0]).tokens[0]
+    return tokens
 
 
 @contextlib.contextmanager

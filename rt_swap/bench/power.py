@@ -68,10 +68,13 @@ class PowerMeter:
         self._begin_s = self._seconds = 0.0
         self._joules: float | None = None
         self._source: str | None = None
+        self._steal_percent: float | None = None
+        self._others_percent: float | None = None
 
     def __enter__(self) -> PowerMeter:
         self._begin_s = time.perf_counter()
         self._cpu_times = _cpu_times(self._machine)
+        self._own_s = time.process_time()
         self._rapl = _rapl_joules(self._machine)
         self._nvml_joules = self._total_energy()
         self._throttle_events = _throttle_events(self._machine)
@@ -92,6 +95,9 @@ class PowerMeter:
         if self._tegrastats is not None:
             self._tegrastats.stop()
         self._seconds = time.perf_counter() - self._begin_s
+        after = _cpu_times(self._machine)
+        own_s = time.process_time() - self._own_s
+        self._steal_percent, self._others_percent = _shares(self._cpu_times, after, own_s)
         self._find_energy()
         if self._gpu is not None:
             with contextlib.suppress(Exception):  # the library's own error types
@@ -122,7 +128,8 @@ class PowerMeter:
             "gpu_throttled": sorted(got.throttled),
             "cpu_mhz": _spread(got.cpu_mhz),
             "cpu_throttle_events": self._throttled_since(),
-            "cpu_steal_percent": _steal_percent(self._cpu_times, _cpu_times(self._machine)),
+            "cpu_steal_percent": self._steal_percent,
+            "cpu_others_percent": self._others_percent,
         }
 
     @property
@@ -280,13 +287,14 @@ def parse_tegrastats(line: str) -> dict[str, float]:
     return told
 
 
-def _nvml_device(nvml: Any | None) -> tuple[Any, Any, str | None]:
+def _nvml_device(nvml: Any) -> tuple[Any, Any, str | None]:
     """(module, first GPU, why there is none)."""
     if nvml is None:
         try:
-            import pynvml as nvml
+            import pynvml
         except ImportError:
             return None, None, "NVML cannot be asked: pip install nvidia-ml-py"
+        nvml = pynvml
     try:
         nvml.nvmlInit()
         if not nvml.nvmlDeviceGetCount():
@@ -323,12 +331,27 @@ def _cpu_times(machine: Machine) -> list[int] | None:
     return [int(v) for v in first[1:9]] if len(first) >= 9 and first[0] == "cpu" else None
 
 
-def _steal_percent(before: Sequence[int] | None, after: Sequence[int] | None) -> float | None:
-    """Part of the time that the hypervisor gave to others."""
+def _shares(
+    before: Sequence[int] | None, after: Sequence[int] | None, own_s: float
+) -> tuple[float | None, float | None]:
+    """Parts of the processor's time, percent of all cores: what the hypervisor gave to other
+    machines, and what other programs of this one took.
+
+    Args:
+        before: Of :func:`_cpu_times`.
+        after: The same, later.
+        own_s: Processor time of this process meanwhile, seconds.
+    """
     if before is None or after is None:
-        return None
+        return None, None
     spent = [b - a for a, b in zip(before, after, strict=True)]
-    return round(100 * spent[7] / sum(spent), 2) if sum(spent) > 0 else 0.0
+    whole = sum(spent)
+    if whole <= 0:
+        return 0.0, 0.0
+    user, nice, system, idle, iowait, irq, softirq, steal = spent
+    own = own_s * os.sysconf("SC_CLK_TCK")
+    others = max(user + nice + system + irq + softirq - own, 0.0)
+    return round(100 * steal / whole, 2), round(100 * others / whole, 2)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
