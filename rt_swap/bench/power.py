@@ -348,7 +348,7 @@ def _shares(
     whole = sum(spent)
     if whole <= 0:
         return 0.0, 0.0
-    user, nice, system, idle, iowait, irq, softirq, steal = spent
+    user, nice, system, _idle, _iowait, irq, softirq, steal = spent
     own = own_s * os.sysconf("SC_CLK_TCK")
     others = max(user + nice + system + irq + softirq - own, 0.0)
     return round(100 * steal / whole, 2), round(100 * others / whole, 2)
