@@ -35,7 +35,9 @@ _BUFFER_TYPES: Final = {0x1: 1, 0x1000: 9, 0x2: 2, 0x2000: 10}
 """Capability -> v4l2_buf_type of its formats."""
 _DISCRETE: Final = 1
 _MOST: Final = 128
-"""Answers taken from a driver before it is believed to be broken."""
+"""Entries of one list taken from a driver before it is believed to be broken."""
+_MOST_QUESTIONS: Final = 4096
+"""Questions put to one device."""
 LOOPBACK_DRIVER: Final = "v4l2 loopback"
 
 
@@ -147,6 +149,7 @@ def video_devices(machine: Machine, open_device: Open = opened) -> list[VideoDev
 def _described(path: str, index: int, ioctl: Ioctl) -> VideoDevice:
     buffer = bytearray(104)
     ioctl(QUERYCAP, buffer)
+    ioctl = _patient(ioctl)
     driver, card, bus, _, capabilities, of_node = struct.unpack_from("<16s32s32sIII", buffer)
     if capabilities & _DEVICE_CAPS:
         capabilities = of_node
@@ -163,6 +166,20 @@ def _described(path: str, index: int, ioctl: Ioctl) -> VideoDevice:
         converts=converts,
         formats=tuple(_formats(ioctl, kinds[0])) if kinds and not converts else (),
     )
+
+
+def _patient(ioctl: Ioctl) -> Ioctl:
+    """The same, which ends every list once too many questions were put."""
+    asked = 0
+
+    def ask(request: int, buffer: bytearray) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > _MOST_QUESTIONS:
+            raise OSError("the driver's lists do not end")
+        ioctl(request, buffer)
+
+    return ask
 
 
 def _formats(ioctl: Ioctl, kind: int) -> Iterator[Format]:
