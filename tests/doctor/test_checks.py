@@ -98,10 +98,8 @@ def test_numpy_two_is_a_problem() -> None:
 
 
 def ort(*providers: str) -> SimpleNamespace:
-    return SimpleNamespace(
-        __version__="1.32.0",
-        get_available_providers=lambda: [f"{p}ExecutionProvider" for p in providers],
-    )
+    names = [f"{provider}ExecutionProvider" for provider in providers]
+    return SimpleNamespace(__version__="1.32.0", get_available_providers=lambda: names)
 
 
 @pytest.mark.parametrize(
