@@ -221,6 +221,13 @@ def power_mode(machine: Machine) -> str | None:
     return found.group(1) if found else None
 
 
+def fastest_power_mode(machine: Machine) -> int | None:
+    """The number of Jetson's mode without limits, which differs between boards."""
+    text = machine.read("/etc/nvpmodel.conf") or ""
+    modes = re.findall(r"^\s*<\s*POWER_MODEL ID=(\d+) NAME=MAXN\w*", text, re.M)
+    return int(modes[-1]) if modes else None
+
+
 def nvidia_driver(machine: Machine) -> str | None:
     """Version of the loaded NVIDIA kernel driver."""
     text = machine.read("/proc/driver/nvidia/version") or ""

@@ -594,7 +594,7 @@ def check_jetpack(context: Context) -> Iterator[Finding]:
         yield Finding("JetPack", "warning", text, "sudo apt install nvidia-jetpack")
     else:
         yield Finding("JetPack", "ok", text)
-    mode = machines.power_mode(machine)
+    mode, fastest = machines.power_mode(machine), machines.fastest_power_mode(machine)
     if mode is None:
         yield Finding("power mode", "warning", "nvpmodel does not tell", "sudo nvpmodel -q")
     elif not mode.startswith("MAXN"):
@@ -602,7 +602,9 @@ def check_jetpack(context: Context) -> Iterator[Finding]:
             "power mode",
             "warning",
             f"{mode}; not the fastest",
-            "sudo nvpmodel -m 0 && sudo jetson_clocks  # nvpmodel -p lists the modes",
+            "grep POWER_MODEL /etc/nvpmodel.conf  # then sudo nvpmodel -m ID && sudo jetson_clocks"
+            if fastest is None
+            else f"sudo nvpmodel -m {fastest} && sudo jetson_clocks",
         )
     else:
         yield Finding("power mode", "ok", mode)

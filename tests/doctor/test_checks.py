@@ -312,6 +312,11 @@ def test_jetpack_and_power_mode() -> None:
     jetpack, mode = checks.check_jetpack(context(slow))
     assert jetpack.cure == "sudo apt install nvidia-jetpack"
     assert "jetson_clocks" in (mode.cure or "")
+    slow.files["/etc/nvpmodel.conf"] = (
+        "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
+    )
+    _, mode = checks.check_jetpack(context(slow))
+    assert mode.cure == "sudo nvpmodel -m 2 && sudo jetson_clocks"
     old = orin(**{"dpkg-query": Ran(0, "5.1.2")})
     old.files["/etc/nv_tegra_release"] = "# R35 (release), REVISION: 4.1, GCID"
     assert next(iter(checks.check_jetpack(context(old)))).state == "problem"
