@@ -1,4 +1,4 @@
-"""The Jetson's list of packages: that machine's markers, pins, and (slowly) the wheels themselves."""
+"""The list of packages for a Jetson: its own markers, pins, and (slowly) the wheels themselves."""
 
 from __future__ import annotations
 
