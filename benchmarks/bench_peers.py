@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not args.count_only:
                 device, way = _add_peer(runs, args.liveportrait, cores)
             timings = measure(runs, args.runs, args.warm_up)
-        by_network = {name: round(gmac, 4) for name, gmac in peers.gmac_by_network().items()}
+        by_network = {name: round(gmac, 6) for name, gmac in peers.gmac_by_network().items()}
         theirs = sum(by_network.values())
         ours = cost_of(bundle.generator_path).macs / 1e9
         results = {

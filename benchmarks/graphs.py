@@ -155,11 +155,10 @@ def torch_module(path: Path) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
             constants[node.output[0]] = np.array(numpy_helper.to_array(attributes["value"]))
             continue
         step = _Step(graph, node, attributes, value, constants)
-        results = OPERATORS[node.op_type](step)
-        if len(node.output) == 1:
-            results = (results,)
+        result = OPERATORS[node.op_type](step)
+        several = len(node.output) > 1
         for place, name in enumerate(node.output):
-            values[name] = results[place]
+            values[name] = step.call(operator.getitem, result, place) if several else result
     outputs = tuple(o.name for o in model.graph.output)
     graph.output(tuple(value(name) for name in outputs))
     return torch.fx.GraphModule(root, graph).eval(), inputs, outputs
