@@ -133,6 +133,19 @@ _METADATA: Final = record(
 
 _BOUNDS: Final = each(record(name=text, value=number, limit=number, met=flag))
 
+_CROP_AND_COMPOSE: Final = record(
+    samples=count,
+    rt_swap_ms=timing,
+    rt_swap_crop_ms=timing,
+    rt_swap_compose_ms=timing,
+    opencv_numpy_ms=timing,
+    opencv_numpy_crop_ms=timing,
+    opencv_numpy_compose_ms=timing,
+    times_faster=positive,
+    mean_difference=number,
+    largest_difference=number,
+)
+
 RESULTS: Final[dict[str, Check]] = {
     "pipeline": record(
         frames=count,
@@ -142,17 +155,46 @@ RESULTS: Final[dict[str, Check]] = {
         stage_ms=each(timing),
         fps_back_to_back=positive,
         face_px=positive,
-        crop_and_compose=record(
-            samples=count,
-            rt_swap_ms=timing,
-            rt_swap_crop_ms=timing,
-            rt_swap_compose_ms=timing,
-            opencv_numpy_ms=timing,
-            opencv_numpy_crop_ms=timing,
-            opencv_numpy_compose_ms=timing,
-            times_faster=positive,
-            mean_difference=number,
-            largest_difference=number,
+        crop_and_compose=_CROP_AND_COMPOSE,
+    ),
+    "kernels": record(sizes=each(_CROP_AND_COMPOSE)),
+    "networks": record(gmac=positive, ms=each(timing)),
+    "peers": record(
+        rt_swap_gmac=positive,
+        liveportrait_gmac=each(positive),
+        times_fewer=positive,
+        way=text,
+        device=text,
+        ms=each(timing),
+    ),
+    "roofline": record(
+        gmac=positive,
+        crop_share=positive,
+        derating=each(positive),
+        devices=each(
+            record(
+                name=text,
+                bytes_per_s=positive,
+                matrix_per_s=positive,
+                other_per_s=positive,
+                value_bytes=count,
+                origin=text,
+                prediction=flag,
+            )
+        ),
+        rows=each(
+            record(
+                device=text,
+                origin=text,
+                prediction=flag,
+                size=text,
+                stage=text,
+                bytes=positive,
+                operations=number,
+                limit=text,
+                least_ms=number,
+                derated_ms=optional(number),
+            )
         ),
     ),
     "memory": record(

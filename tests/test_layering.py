@@ -36,6 +36,7 @@ RANK = {
     "metrics": 3,
     # knows no library: what builds is handed in
     "enginecache": 3.5,
+    "machine": 3,
     "ops": 4,
     "backends": 4,
     "io": 4,
@@ -45,14 +46,17 @@ RANK = {
     "pipeline": 6,
     "stream": 7,
     "swapper": 8,
-    "cli": 9,
-    "__init__": 10,
-    "__main__": 10,
+    "bench": 9,
+    "doctor": 9,
+    "cli": 10,
+    "__init__": 11,
+    "__main__": 11,
 }
 
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
 ADAPTERS = {
     "cv2": {
+        "rt_swap.bench.clip",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
@@ -72,6 +76,13 @@ ADAPTERS = {
     "skimage": {"rt_swap.cli.demo"},
     "tensorrt": {"rt_swap.backends.trt"},
     "tensorrt_rtx": {"rt_swap.backends.trt"},
+    "pycuda": {"rt_swap.backends.tensorrt."},
+    "pynvml": {"rt_swap.bench.power"},
+    "pyvirtualcam": {"rt_swap.io.virtual_camera"},
+    "safetensors": {"rt_swap.expression.files"},
+    "skimage": {"rt_swap.bench.clip", "rt_swap.cli.demo"},
+    "tensorrt": {"rt_swap.backends.tensorrt."},
+    "tensorrt_rtx": {"rt_swap.backends.tensorrt."},
     "tomli": {"rt_swap.config"},
     "tqdm": {"rt_swap.cli.common"},
 }

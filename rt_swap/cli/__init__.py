@@ -18,6 +18,15 @@ from typing import Final, NoReturn
 from rt_swap import errors
 from rt_swap.cli import demo, engine, reenact, source
 from rt_swap.cli.common import OK, TARGET_CUT_SHORT, TARGET_WITHOUT_FACE, start_logging
+from rt_swap.cli import bench, demo, devices, doctor, reenact, source
+from rt_swap.cli.common import (
+    BENCH_SLOWER,
+    DOCTOR_PROBLEM,
+    OK,
+    TARGET_CUT_SHORT,
+    TARGET_WITHOUT_FACE,
+    start_logging,
+)
 
 EXIT_CODES: Final[dict[type[BaseException], int]] = {
     errors.ConfigError: 2,
@@ -59,6 +68,8 @@ _MEANINGS: Final = (
     (EXIT_CODES[errors.SinkError], "the output cannot be written; nothing is left under its name"),
     (TARGET_WITHOUT_FACE, "the output is complete, but no frame of the target showed a face"),
     (TARGET_CUT_SHORT, "the output is complete, but the target was damaged or cut short"),
+    (BENCH_SLOWER, "bench: something got slower than in the run it was compared with"),
+    (DOCTOR_PROBLEM, "doctor: something that rt-swap needs does not work"),
     (_BUG, "a bug; RT_SWAP_DEBUG=1 shows where"),
     (EXIT_CODES[MemoryError], "not enough memory"),
     (EXIT_CODES[KeyboardInterrupt], "stopped by Ctrl-C; the output is complete up to there"),
@@ -100,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rt-swap {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in (reenact, source, engine, demo):
+    for module in (reenact, source, demo, bench, doctor, devices):
         module.add_parser(verbs)
     return parser
 

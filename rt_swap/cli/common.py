@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OK: Final = 0
 TARGET_WITHOUT_FACE: Final = 40
 TARGET_CUT_SHORT: Final = 41
+BENCH_SLOWER: Final = 42
+DOCTOR_PROBLEM: Final = 43
 
 _bars: list[Any] = []
 

@@ -24,6 +24,43 @@ _LARGEST: Final = (0.03, 0.02, np.deg2rad(2.5), 0.04)
 """Bounds: shift right and down in frame widths, tilt in radians, log zoom."""
 
 
+class HandMotion:
+    """How a hand moves a camera: slow drift, sway and a tremor, smooth, bounded, drawn from a seed.
+
+    Args:
+        size_wh: Of the frames, pixels.
+        seed: Another seed, another hand.
+    """
+
+    def __init__(self, size_wh: tuple[int, int], seed: int = 1) -> None:
+        self._size_wh = size_wh
+        rng = np.random.default_rng(seed)
+        low, high, share = (np.array(column) for column in zip(*_BANDS, strict=True))
+        # one row per axis of motion, one column per band
+        self._hertz = rng.uniform(low, high, (len(_LARGEST), len(_BANDS)))
+        self._phase = rng.uniform(0, 2 * np.pi, self._hertz.shape)
+        self._amplitude = np.array(_LARGEST)[:, None] * share
+
+    def pose(self, time_s: float) -> F64:
+        """Where the camera is.
+
+        Args:
+            time_s: Seconds from the start.
+
+        Returns:
+            ``M_frame_from_still``, (2, 3): maps what a resting camera would show into the frame.
+        """
+        sway = (self._amplitude * np.sin(2 * np.pi * self._hertz * time_s + self._phase)).sum(1)
+        width, height = self._size_wh
+        centre_xy = np.array([width, height]) / 2
+        zoom = np.exp(sway[3])
+        linear = zoom * np.array(
+            [[np.cos(sway[2]), -np.sin(sway[2])], [np.sin(sway[2]), np.cos(sway[2])]]
+        )
+        offset = centre_xy + sway[:2] * width - linear @ centre_xy
+        return np.concatenate([linear, offset[:, None]], axis=1)
+
+
 class HandheldCamera:
     """A source of frames of one still picture, as a hand-held camera would film it.
 
@@ -64,12 +101,7 @@ class HandheldCamera:
             )
         self.size_wh, self.rate, self.frame_count = size_wh, rate, frame_count
         self.time_base = 1 / rate
-        rng = np.random.default_rng(seed)
-        low, high, share = (np.array(column) for column in zip(*_BANDS, strict=True))
-        # one row per axis of motion, one column per band
-        self._hertz = rng.uniform(low, high, (len(_LARGEST), len(_BANDS)))
-        self._phase = rng.uniform(0, 2 * np.pi, self._hertz.shape)
-        self._amplitude = np.array(_LARGEST)[:, None] * share
+        self._motion = HandMotion(size_wh, seed)
         self._margin_px = round(_MARGIN * max(size_wh))
         self._canvas_bgr = _canvas(picture_bgr, size_wh, self._margin_px)
         self._closed = False
@@ -83,15 +115,8 @@ class HandheldCamera:
         Returns:
             ``M_frame_from_canvas``, (2, 3): maps the prepared picture into the frame.
         """
-        sway = (self._amplitude * np.sin(2 * np.pi * self._hertz * time_s + self._phase)).sum(1)
-        width, height = self.size_wh
-        centre_xy = np.array([width, height]) / 2
-        zoom = np.exp(sway[3])
-        linear = zoom * np.array(
-            [[np.cos(sway[2]), -np.sin(sway[2])], [np.sin(sway[2]), np.cos(sway[2])]]
-        )
-        offset = centre_xy + sway[:2] * width - linear @ (centre_xy + self._margin_px)
-        return np.concatenate([linear, offset[:, None]], axis=1)
+        M_still_from_canvas = np.array([[1.0, 0.0, -self._margin_px], [0.0, 1.0, -self._margin_px]])
+        return geometry.compose(self._motion.pose(time_s), M_still_from_canvas)
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, in order."""

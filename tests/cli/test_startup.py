@@ -36,7 +36,12 @@ print("MODULES", code, *sorted({name.split(".")[0] for name in sys.modules}))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["reenact", "--help"], ["source", "list", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([v, "--help"] for v in ("reenact", "bench", "doctor", "devices")),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run(
@@ -61,7 +66,8 @@ def test_importing_rt_swap_imports_nothing_heavy() -> None:
 
 
 def test_exit_codes_are_distinct_and_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    codes = [*EXIT_CODES.values(), cli.TARGET_WITHOUT_FACE, cli.TARGET_CUT_SHORT, cli.OK, 70, 143]
+    own = (cli.TARGET_WITHOUT_FACE, cli.TARGET_CUT_SHORT, cli.BENCH_SLOWER, cli.DOCTOR_PROBLEM)
+    codes = [*EXIT_CODES.values(), *own, cli.OK, 70, 143]
     assert len(set(codes)) == len(codes)
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out.split("exit codes:")[1]
@@ -69,7 +75,7 @@ def test_exit_codes_are_distinct_and_documented(capsys: pytest.CaptureFixture[st
     for kind, code in EXIT_CODES.items():
         if kind not in general:
             assert f"\n  {code:>3}  " in listed, kind
-    for code in (0, 40, 41, 70, 143):
+    for code in (0, *own, 70, 143):
         assert f"\n  {code:>3}  " in listed
 
 

@@ -1,0 +1,4 @@
+"""What is here and what is wrong with it: ``rt-swap doctor`` and ``rt-swap devices``.
+
+Importing this imports nothing heavy.
+"""
