@@ -35,7 +35,8 @@ RANK = {
     "model": 3,
     "metrics": 3,
     "ops": 4,
-    "backends": 4,
+    # a GPU backend crops and composes as ops does
+    "backends": 5,
     "io": 4,
     "tracking": 4,
     # encodes what a reader gives, cut out by ops
@@ -64,7 +65,7 @@ ADAPTERS = {
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.expression.cache"},
     "pybind11": set(),
-    "pycuda": {"rt_swap.backends.tensorrt."},
+    "pycuda": {"rt_swap.backends.cuda.pycuda_driver"},
     "pyvirtualcam": {"rt_swap.io.virtual_camera"},
     "safetensors": {"rt_swap.expression.files"},
     "skimage": {"rt_swap.cli.demo"},

@@ -53,7 +53,8 @@ class LibCuda:
             said = text.value.decode() if text.value else "unknown error"
             advice = _STILL_THE_OLD_DRIVER.get(code)
             raise InferenceError(
-                f"cuda: {name} failed with error {code} ({said})" + (f"; {advice}" if advice else "")
+                f"cuda: {name} failed with error {code} ({said})"
+                + (f"; {advice}" if advice else "")
             )
 
     # --- looking ---
