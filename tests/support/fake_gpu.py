@@ -41,7 +41,7 @@ def emulator() -> Any:
     folder = tempfile.mkdtemp(prefix="emulated-gpu-")
     library = Path(folder) / "emulated.so"
     flags = ["-O1", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC"]
-    warnings = ["-Wall", "-Wextra", "-Werror"]
+    warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Werror"]
     source = CHECKOUT / "tests" / "support" / "emulated_kernels.cpp"
     command = [compiler, *flags, *warnings, f"-I{CHECKOUT / 'cpp_ext'}", str(source)]
     try:
@@ -82,8 +82,24 @@ class FakeMemory:
         self._gpu.living.remove(self)
 
 
+class _Window:
+    """A piece of a FakeMemory."""
+
+    def __init__(self, whole: FakeMemory, begin: int, nbytes: int) -> None:
+        assert begin + nbytes <= whole.nbytes
+        self._whole, self.nbytes, self.pinned = whole, nbytes, whole.pinned
+        self._bytes = whole._bytes[begin : begin + nbytes]
+
+    @property
+    def freed(self) -> bool:
+        return self._whole.freed
+
+
 class FakeGpu:
     """See the module. ``calls`` holds (name, details...) in order."""
+
+    fails_at_first: str | None = None
+    """What ``fail_at`` is at first."""
 
     def __init__(self, info: DeviceInfo = DEVICE) -> None:
         self._info = info
@@ -95,7 +111,7 @@ class FakeGpu:
         self.pending: list[Callable[[], None]] = []
         self.streams: list[int] = []
         self.closed = False
-        self.fail_at: str | None = None
+        self.fail_at: str | None = self.fails_at_first
 
     # --- what tests ask ---
     @property
@@ -178,9 +194,10 @@ class FakeGpu:
 
         self.enqueue(kernel, work, stream)
 
-    def copy_in(
-        self, to: FakeMemory, source: FakeMemory, begin: int, end: int, stream: int
-    ) -> None:
+    def copy_in(self, to: Any, source: FakeMemory, begin: int, end: int, stream: int) -> None:
+        if not isinstance(to, FakeMemory):  # an address in the middle of some
+            whole = self.memory_at(to.address)
+            to = _Window(whole, to.address - whole.address, to.nbytes)
         self._copy("copy_in", to, source, begin, end, stream)
         assert source.pinned and not to.pinned
 
@@ -191,7 +208,7 @@ class FakeGpu:
         assert to.pinned and not source.pinned
 
     def _copy(
-        self, name: str, to: FakeMemory, source: FakeMemory, begin: int, end: int, stream: int
+        self, name: str, to: Any, source: FakeMemory, begin: int, end: int, stream: int
     ) -> None:
         self.note(name, end - begin)
         assert 0 <= begin < end <= min(to.nbytes, source.nbytes)
@@ -201,6 +218,16 @@ class FakeGpu:
             to._bytes[begin:end] = source._bytes[begin:end]
 
         self.enqueue(name, work, stream)
+
+    def copy_device(self, to: FakeMemory, source: FakeMemory, nbytes: int, stream: int) -> None:
+        self.note("copy_device", nbytes)
+        assert not to.pinned and not source.pinned
+        assert 0 < nbytes <= min(to.nbytes, source.nbytes)
+
+        def work() -> None:
+            to._bytes[:nbytes] = source._bytes[:nbytes]
+
+        self.enqueue("copy_device", work, stream)
 
     def begin_capture(self, stream: int) -> None:
         self.note("begin_capture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +35,24 @@ class OpenEngine(Protocol):
 def _open_engine(
     path: Path, spec: GraphSpec, flavour: Flavour, precision: str, device: DeviceInfo
 ) -> LoadedEngine:
-    import importlib
-
     trt = importlib.import_module("rt_swap.backends.trt")
     cache = importlib.import_module("rt_swap.enginecache")
-    engine_path = cache.get_or_build(path, spec, flavour, precision, device)
-    return cast(LoadedEngine, trt.load_engine(engine_path, flavour, spec))
+    known = trt.flavour(flavour)
+    if precision == "fp16":
+        half = path.with_name(f"{path.stem}.fp16.onnx")
+        if half.is_file():
+            path = half
+        else:
+            _log.warning(
+                "%s: the model has no %s, so it runs in float32; export it again: "
+                "python -m engines.export --fp16-of BUNDLE",
+                flavour,
+                half.name,
+            )
+            precision = "fp32"
+    target = cache.Device(sm=10 * device.sm[0] + device.sm[1], name=device.name, is_here=True)
+    engine_path = cache.get_or_build(path, spec, known, precision, target)
+    return cast(LoadedEngine, trt.load_engine(engine_path, known, spec))
 
 
 def _make_driver(ordinal: int) -> Driver:

@@ -114,7 +114,7 @@ class Chain:
 
     Args:
         driver: The GPU, made on this thread.
-        engine: The engine; closed with the chain.
+        engine: The engine; closed with the chain, but not where making the chain fails.
         spec: What the engine must be. Its first input is the crop.
         image: The fatbin; see rt_swap.backends.cuda.fatbin.
         pixels: What frames are: "bgr" or "nv12".
@@ -163,17 +163,21 @@ class Chain:
         self._names = kernel_names(
             pixels, dtypes[self._image_name].name, next(iter(map_dtypes), None)
         )
-        self._stream = driver.make_stream()
-        self._kernels = self._load_kernels(image)
-        self._make_exchange(dtypes)
-        self._make_large(dtypes)
         self._frame_wh = (0, 0)
         self._staged: PinnedMemory | None = None
         self._part: DeviceMemory | None = None
         self._answers = {t.name: np.empty(t.shape, np.float32) for t in spec.outputs}
-        # an engine may allocate and choose in its first run, which a capture would not bear
-        engine.enqueue(self._stream)
-        driver.synchronise(self._stream)
+        self._stream = driver.make_stream()
+        try:
+            self._kernels = self._load_kernels(image)
+            self._make_exchange(dtypes)
+            self._make_large(dtypes)
+            # an engine may allocate and choose in its first run, which a capture would not bear
+            engine.enqueue(self._stream)
+            driver.synchronise(self._stream)
+        except BaseException:
+            self._free_fixed()
+            raise
 
     # --- set-up ---
     def _load_kernels(self, image: bytes) -> dict[str, Any]:
@@ -204,8 +208,8 @@ class Chain:
             begins[tensor.name] = at
             at = _up(at + int(np.prod(tensor.shape)) * dtypes[tensor.name].itemsize, _ALIGN)
         self._exchange_host = self._driver.allocate_pinned(at)
-        self._exchange = self._keep(self._driver.allocate(at))
         self._memory.append(self._exchange_host)
+        self._exchange = self._keep(self._driver.allocate(at))
         host = self._exchange_host.array
         self._params: U8 = host[:params_bytes]
         self._up_end = self._status_at + 4
@@ -236,9 +240,11 @@ class Chain:
             self._weight = self._keep(self._driver.allocate(self._size_px**2 * 4))
             host = self._driver.allocate_pinned(self._weight.nbytes)
             host.array.view(np.float32)[:] = feather(self._size_px).ravel()
-            self._driver.copy_in(self._weight, host, 0, host.nbytes, self._stream)
-            self._driver.synchronise(self._stream)
-            host.free()
+            try:
+                self._driver.copy_in(self._weight, host, 0, host.nbytes, self._stream)
+                self._driver.synchronise(self._stream)
+            finally:
+                host.free()
 
     def _keep(self, memory: DeviceMemory) -> DeviceMemory:
         self._memory.append(memory)
@@ -352,10 +358,27 @@ class Chain:
         slot: PinnedMemory,
     ) -> None:
         assert self._staged is not None
-        part_w, part_h = part[2] - part[0], part[3] - part[1]
-        in_stride = self._in_stride(part_w)
+        self._stage(frame, part, self._in_stride(part[2] - part[0]))
+        self._fill(
+            size_wh, M_frame_from_crop, M_crop_from_frame, part, box, self._staged.address,
+            slot.address,
+        )  # fmt: skip
+        self._driver.launch_graph(self._graphs["swap"], self._stream)
+        self._driver.synchronise(self._stream)
+
+    def _fill(
+        self,
+        size_wh: tuple[int, int],
+        M_frame_from_crop: F64,
+        M_crop_from_frame: F64,
+        part: tuple[int, int, int, int],
+        box: tuple[int, int, int, int],
+        in_address: int,
+        out_address: int,
+    ) -> None:
+        """Write the frame's numbers into the exchange block."""
+        in_stride = self._in_stride(part[2] - part[0])
         out_stride, out_chroma, _ = self._out_layout(box[2] - box[0], box[3] - box[1])
-        self._stage(frame, part, in_stride)
         warp().gpu_frame_params(
             self._params,
             size_wh,
@@ -364,14 +387,12 @@ class Chain:
             M_crop_from_frame,
             part,
             box,
-            self._staged.address,
-            slot.address,
-            (in_stride, out_stride, in_stride * part_h, out_chroma),
+            in_address,
+            out_address,
+            (in_stride, out_stride, in_stride * (part[3] - part[1]), out_chroma),
             self._colours,
         )
         self._status[0] = 0
-        self._driver.launch_graph(self._graphs["swap"], self._stream)
-        self._driver.synchronise(self._stream)
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Run the network alone, on a crop from the host; see rt_swap.backends.base.Session.run."""
@@ -379,8 +400,9 @@ class Chain:
         check_inputs(self._who, self.spec, inputs)
         if "run" not in self._graphs:
             for name, memory in self._large.items():
-                self._large_host[name] = self._driver.allocate_pinned(memory.nbytes)
-            self._memory += self._large_host.values()
+                if name not in self._large_host:
+                    self._large_host[name] = self._driver.allocate_pinned(memory.nbytes)
+                    self._memory.append(self._large_host[name])
             self._capture("run", self._put_run)
         for name, array in inputs.items():
             to = self._small[name].view if name in self._small else self._large_view(name)
@@ -442,6 +464,66 @@ class Chain:
             "pack_maps": -(-((size + 2) ** 2) // _THREADS),
         }.get(what, most)
         self._driver.launch(self._kernels[what], blocks, _THREADS, self._buffers(), self._stream)
+
+    # --- for measurements and tests ---
+    @property
+    def driver(self) -> Driver:
+        """The GPU."""
+        return self._driver
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return self._stream
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """What :meth:`launch` takes, in order."""
+        return tuple(self._names)
+
+    def launch_frame(self) -> None:
+        """Put the last frame's graph on the stream again."""
+        self._check_thread()
+        self._driver.launch_graph(self._graphs["swap"], self._stream)
+
+    def peek(self, name: str) -> F32:
+        """A copy of what a large tensor, the crop or a map, holds now."""
+        self._check_thread()
+        memory = self._large[name]
+        host = self._driver.allocate_pinned(memory.nbytes)
+        self._driver.copy_out(host, memory, 0, memory.nbytes, self._stream)
+        self._driver.synchronise(self._stream)
+        raw = host.array.view(self._large_dtypes[name]).reshape(self._large_shapes[name])
+        copied = raw.astype(np.float32)
+        del raw
+        host.free()
+        return copied
+
+    def place(
+        self, frame: U8, M_crop_from_frame: F64, in_address: int, out_address: int
+    ) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+        """Give :meth:`launch` the numbers of a frame whose staged and composed pieces lie where
+        the caller says, such as in device memory.
+
+        Returns:
+            The part and the box.
+        """
+        self._check_thread()
+        M_crop_from_frame = np.ascontiguousarray(M_crop_from_frame, np.float64)
+        M_frame_from_crop = np.ascontiguousarray(geometry.invert(M_crop_from_frame))
+        width, height = self._size_of(frame)
+        self.prepare(width, height)
+        box = geometry.roi_of_crop(M_frame_from_crop, self._size_px, (height, width))
+        part = self._part_around(box, geometry.scale_of(M_frame_from_crop), width, height)
+        if self._pixels == "nv12":
+            box = _even(box, width, height)
+        self._fill(
+            (width, height), M_frame_from_crop, M_crop_from_frame, part, box, in_address,
+            out_address,
+        )  # fmt: skip
+        self._driver.copy_in(self._exchange, self._exchange_host, 0, self._up_end, self._stream)
+        self._driver.synchronise(self._stream)
+        return part, box
 
     def _buffers(self) -> tuple[int, ...]:
         """Buffers of warp_gpu.h."""
@@ -593,8 +675,13 @@ class Chain:
                 self._slots.get_nowait().free()
             except queue.Empty:
                 break
+        self._free_fixed()
+
+    def _free_fixed(self) -> None:
+        # no view of ours may outlive the memory
         self._params = np.empty(0, np.uint8)
-        self._small.clear()
+        self._status = np.zeros(1, np.int32)
+        self._small = {}
         for memory in self._memory:
             memory.free()
         self._memory.clear()

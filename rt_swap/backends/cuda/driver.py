@@ -108,6 +108,10 @@ class Driver(Protocol):
         """Put a copy of bytes [begin, end) to the host on the stream."""
         ...
 
+    def copy_device(self, to: DeviceMemory, source: DeviceMemory, nbytes: int, stream: int) -> None:
+        """Put a copy on the device itself on the stream."""
+        ...
+
     def begin_capture(self, stream: int) -> None:
         """What is put on the stream from now on is written down, not done."""
         ...

@@ -20,11 +20,16 @@ PACKAGES: Final[dict[Flavour, tuple[str, str]]] = {
 MIN_SM: Final[dict[Flavour, tuple[int, int]]] = {"tensorrt": (7, 5), "rtx": (7, 5)}
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package is installed; it is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def why_not(
     flavour: Flavour,
     *,
     ordinal: int = 0,
-    has_package: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None,
+    has_package: Callable[[str], bool] = is_installed,
     library: Callable[[], Any | None] = open_library,
     kernels: Path = fatbin.FATBIN,
 ) -> str | None:

@@ -186,6 +186,11 @@ class PyCudaDriver:
                 to.array[begin:end], source.address + begin, self._streams[stream]
             )
 
+    def copy_device(self, to: DeviceMemory, source: DeviceMemory, nbytes: int, stream: int) -> None:
+        """See Driver."""
+        with _translated("copying on the GPU"):
+            self._cuda.memcpy_dtod_async(to.address, source.address, nbytes, self._streams[stream])
+
     def begin_capture(self, stream: int) -> None:
         """See Driver."""
         self._lib.begin_capture(stream)

@@ -379,6 +379,7 @@ def test_engine_of_another_graph_lists_every_mismatch_and_leaves_nothing(bench):
     ):
         assert part in str(caught.value)
     assert bench.gpu.closed
+    assert bench.gpu.living == []
     assert bench.made.engines[-1].closed
 
 
@@ -397,6 +398,17 @@ def test_kernels_of_another_build_are_refused(bench, monkeypatch):
     )
     with pytest.raises(BackendUnavailable, match=r"version 99.*different builds.*make ext"):
         bench.load()
+    assert bench.gpu.closed
+
+
+@pytest.mark.parametrize("call", ["allocate_pinned", "allocate", "copy_in"])
+def test_failure_while_the_chain_is_made_leaves_nothing(bench, call, monkeypatch):
+    monkeypatch.setattr(FakeGpu, "fails_at_first", call, raising=False)
+    with pytest.raises(RuntimeError, match=f"{call} fails on purpose"):
+        bench.load()
+    assert bench.gpu.closed
+    assert bench.gpu.living == []
+    assert bench.made.engines[-1].closed
 
 
 @pytest.mark.parametrize(
