@@ -10,7 +10,8 @@ namespace {
 template <class Kernel>
 __device__ __forceinline__ void run_tiles(const Buffers& buffers) {
   __shared__ typename Kernel::Shared shared;
-  const FrameParams& params = *buffers.params;
+  // a copy: stores through byte pointers would make the compiler read it again and again
+  const FrameParams params = *buffers.params;
   const int32_t tiles = Kernel::tiles(params, buffers);
   for (int32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     Kernel::first(params, buffers, tile, threadIdx.x, shared);

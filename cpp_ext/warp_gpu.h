@@ -98,14 +98,15 @@ struct Buffers {
   int32_t* left_part;  // set to 1 where a pixel had to be fetched from beyond the part
 };
 
-// A pointer that the compiler may take for global memory, although it was read from memory.
+// A pointer from an address in global memory (pinned host memory included), which the compiler then
+// knows to be one.
 template <class T>
 RT_HD T* global_pointer(int64_t address) {
-  T* pointer = reinterpret_cast<T*>(address);
 #if defined(__CUDA_ARCH__)
-  __builtin_assume(__isGlobal(pointer));
+  return static_cast<T*>(__cvta_global_to_generic(static_cast<size_t>(address)));
+#else
+  return reinterpret_cast<T*>(address);
 #endif
-  return pointer;
 }
 
 RT_HD int32_t divide_up(int32_t count, int32_t size) { return (count + size - 1) / size; }
