@@ -321,6 +321,7 @@ def why_not(backend: str, ordinal: int) -> str | None:
         "rtx",
         ordinal=ordinal,
         has_package=lambda name: name != "pycuda" or probe.is_installed(name),
+        version=lambda flavour: None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,21 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def wrong_version(flavour: Flavour) -> str | None:
+    """None where the installed TensorRT is one that the adapter works with, else why not."""
+    name = "rt_swap.backends.trt"
+    if not is_installed(name):
+        return None
+    reason: str | None = importlib.import_module(name).flavour(flavour).why_not()
+    return reason
+
+
 def why_not(
     flavour: Flavour,
     *,
     ordinal: int = 0,
     has_package: Callable[[str], bool] = is_installed,
+    version: Callable[[Flavour], str | None] = wrong_version,
     library: Callable[[], Any | None] = open_library,
     kernels: Path = fatbin.FATBIN,
 ) -> str | None:
@@ -39,6 +50,7 @@ def why_not(
         flavour: Which TensorRT.
         ordinal: Which GPU.
         has_package: Whether a package is installed; it is not imported.
+        version: What is wrong with the installed version, or None.
         library: Opens the CUDA driver's library.
         kernels: The fatbin.
     """
@@ -48,6 +60,10 @@ def why_not(
     if missing:
         plural = "s" if len(missing) > 1 else ""
         reasons.append(f"package{plural} {' and '.join(missing)} not installed; {cure}")
+    if package not in missing:
+        unfit = version(flavour)
+        if unfit is not None:
+            reasons.append(unfit)
     no_kernels = fatbin.why_missing(kernels)
     if no_kernels is not None:
         reasons.append(no_kernels)

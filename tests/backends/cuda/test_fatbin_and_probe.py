@@ -78,6 +78,7 @@ def test_fatbin_without_this_gpu_names_both(tmp_path):
 def ask(tmp_path: Path, flavour: Any = "rtx", **changed: Any) -> str | None:
     given = {
         "has_package": lambda name: True,
+        "version": lambda flavour: None,
         "library": Library,
         "kernels": fatbin_for(tmp_path / "_warp.fatbin"),
     }
@@ -96,6 +97,7 @@ def test_everything_there_is_no_reason(tmp_path):
          ["package tensorrt_rtx not installed", "pip install 'rt-swap[rtx]'"]),
         ({"has_package": lambda name: False}, "tensorrt",
          ["packages tensorrt and pycuda not installed", "pip install 'rt-swap[tensorrt]'"]),
+        ({"version": lambda flavour: f"{flavour} is too old"}, "rtx", ["rtx is too old"]),
         ({"library": lambda: None}, "rtx", ["no NVIDIA driver", "nvidia.com/drivers"]),
         ({"library": lambda: Library(cuInit=100)}, "rtx",
          ["cuInit failed with error 100 (said by CUDA)", "there is no NVIDIA GPU here"]),

@@ -40,7 +40,9 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Load:
         kernels = fatbin_for(tmp_path / "k.fatbin")
     else:
         reason = probe.why_not(
-            "rtx", has_package=lambda name: name != "pycuda" or probe.is_installed(name)
+            "rtx",
+            has_package=lambda name: name != "pycuda" or probe.is_installed(name),
+            version=lambda flavour: None,
         )
         if reason is not None:
             pytest.skip(f"needs a usable GPU: {reason}")
