@@ -209,6 +209,37 @@ RESULTS: Final[dict[str, Check]] = {
         ),
         ratio=positive,
     ),
+    "cuda": record(
+        device=record(
+            name=text,
+            compute_capability=text,
+            multiprocessors=count,
+            memory_mib=positive,
+            driver_version=count,
+            integrated=flag,
+        ),
+        network=text,
+        parity=each(
+            record(
+                size=text,
+                crop_values_differing=number,
+                pixels_differing=number,
+                largest_difference=number,
+            )
+        ),
+        copy_gb_per_s=positive,
+        kernels=each(
+            record(
+                size=text,
+                kernel=text,
+                ms=timing,
+                bytes=count,
+                gb_per_s=positive,
+                share_of_copy=positive,
+            )
+        ),
+        chain=each(record(size=text, gpu_ms=timing, call_ms=timing, sent_whole=number)),
+    ),
 }
 """Benchmarks and what their results hold."""
 

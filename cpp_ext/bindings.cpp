@@ -11,6 +11,7 @@
 
 #include "thread_pool.h"
 #include "warp_cpu.h"
+#include "warp_gpu.h"
 
 namespace py = pybind11;
 
@@ -110,6 +111,61 @@ void compose_bgr(const Bytes& frame_bgr, const Doubles& M_crop_from_frame,
   compose_cpu(p, maps, threads);
 }
 
+Colours colours_of(const std::array<float, 18>& values) {
+  Colours c{};
+  c.y_offset = values[0];
+  c.c_offset = values[1];
+  c.y_scale = values[2];
+  c.r_from_v = values[3];
+  c.g_from_u = values[4];
+  c.g_from_v = values[5];
+  c.b_from_u = values[6];
+  std::copy(values.begin() + 7, values.begin() + 10, c.y_from_bgr);
+  std::copy(values.begin() + 10, values.begin() + 13, c.u_from_bgr);
+  std::copy(values.begin() + 13, values.begin() + 16, c.v_from_bgr);
+  c.chroma_x = values[16];
+  c.chroma_y = values[17];
+  return c;
+}
+
+// Whether inner lies in outer; empty boxes do.
+bool is_box_in(const std::array<int32_t, 4>& inner, const std::array<int32_t, 4>& outer) {
+  if (inner[0] >= inner[2] || inner[1] >= inner[3]) return true;
+  return inner[0] >= outer[0] && inner[1] >= outer[1] && inner[2] <= outer[2] &&
+         inner[3] <= outer[3];
+}
+
+void gpu_frame_params(Bytes out, const std::array<int32_t, 2>& size_wh, int32_t size_px,
+                      const Doubles& M_frame_from_crop, const Doubles& M_crop_from_frame,
+                      const std::array<int32_t, 4>& part_xyxy,
+                      const std::array<int32_t, 4>& box_xyxy, int64_t in_address,
+                      int64_t out_address, const std::array<int32_t, 4>& layout,
+                      const py::object& colours) {
+  require(out.ndim() == 1 && out.strides(0) == 1 && out.shape(0) == sizeof(FrameParams),
+          "out must be one FrameParams of bytes");
+  require(size_px >= 1 && size_px <= 16384, "S must be 1 .. 16384");
+  require(part_xyxy[0] < part_xyxy[2] && part_xyxy[1] < part_xyxy[3] &&
+              is_box_in(part_xyxy, {0, 0, size_wh[0], size_wh[1]}),
+          "the part must not be empty and must lie in the frame");
+  require(is_box_in(box_xyxy, part_xyxy), "the box must lie in the part");
+  FrameRequest r{};
+  r.width = size_wh[0];
+  r.height = size_wh[1];
+  r.size_px = size_px;
+  std::copy(part_xyxy.begin(), part_xyxy.end(), r.part);
+  std::copy(box_xyxy.begin(), box_xyxy.end(), r.box);
+  r.in_address = in_address;
+  r.out_address = out_address;
+  r.in_stride = layout[0];
+  r.out_stride = layout[1];
+  r.in_chroma = layout[2];
+  r.out_chroma = layout[3];
+  const FrameParams params = frame_params(
+      r, matrix_of(M_frame_from_crop).data(), matrix_of(M_crop_from_frame).data(),
+      colours.is_none() ? Colours{} : colours_of(colours.cast<std::array<float, 18>>()));
+  std::memcpy(out.mutable_data(), &params, sizeof params);
+}
+
 }  // namespace
 }  // namespace rt_swap
 
@@ -138,5 +194,12 @@ PYBIND11_MODULE(_warp, m) {
         rt_swap::require(rt_swap::select_kernels(name.c_str()), "no such instruction set here");
       },
       py::arg("name"), "For tests and measurements: use this one from now on.");
+  m.attr("GPU_ABI") = rt_swap::kGpuAbi;
+  m.attr("GPU_FRAME_PARAMS_BYTES") = sizeof(rt_swap::FrameParams);
+  m.def("gpu_frame_params", &rt_swap::gpu_frame_params, py::arg("out").noconvert(),
+        py::arg("size_wh"), py::arg("size_px"), py::arg("M_frame_from_crop").noconvert(),
+        py::arg("M_crop_from_frame").noconvert(), py::arg("part_xyxy"), py::arg("box_xyxy"),
+        py::arg("in_address"), py::arg("out_address"), py::arg("layout"), py::arg("colours"),
+        "One frame's numbers for the GPU kernels; see FrameParams in warp_gpu.h.");
   m.def("usable_cores", &rt_swap::usable_cores, "Cores that threads=0 uses.");
 }

@@ -345,8 +345,10 @@ RT_HD Pack4 crop_mean(Pack4 sum, int32_t grid) {
   return sum / static_cast<float>(255 * grid * grid);
 }
 
-// (b, g, r, any) in [0, 1] of crop pixel [row, col].
-RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
+// (b, g, r, any) in [0, 1] of crop pixel [row, col]. `frame` is any picture that sample_bgr takes;
+// p.frame and p.out are not read.
+template <class Frame>
+RT_HD Pack4 crop_pixel(const CropParams& p, const Frame& frame, int32_t col, int32_t row) {
   Pack4 sum = broadcast(0.0f);
   const float step = 1.0f / static_cast<float>(p.grid);
   for (int32_t tap_y = 0; tap_y < p.grid; ++tap_y) {
@@ -354,11 +356,14 @@ RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
       const Point offset = map_point(p.anchor_from_crop, tap_position(col, tap_x, step),
                                      tap_position(row, tap_y, step));
       const Split x = split(offset.x), y = split(offset.y);
-      sum = sum + sample_bgr(p.frame, p.anchor_col + x.index, p.anchor_row + y.index, x.fraction,
+      sum = sum + sample_bgr(frame, p.anchor_col + x.index, p.anchor_row + y.index, x.fraction,
                              y.fraction);
     }
   }
   return crop_mean(sum, p.grid);
+}
+RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
+  return crop_pixel(p, p.frame, col, row);
 }
 
 // ---- compose ----------------------------------------------------------------------------------
@@ -367,12 +372,14 @@ RT_HD Pack4 crop_pixel(const CropParams& p, int32_t col, int32_t row) {
 constexpr int kFlowX = 0, kFlowY = 1, kKeep = 2, kShade = 3, kFillB = 4, kFillG = 5, kFillR = 6,
               kWeight = 7;
 
-// The generator's answers as they come: separate planes, each S x S, contiguous.
-struct PlanarMaps {
-  const float* flow_xy;   // 2 planes, crop pixels
-  const float* keep;      // 1 plane
-  const float* fill_rgb;  // 3 planes, [0, 1]
-  const float* shade;     // 1 plane, or null for 1 everywhere
+// The generator's answers as they come: separate planes, each S x S, contiguous. Value: float, or
+// on a GPU a half.
+template <class Value>
+struct PlanarMapsOf {
+  const Value* flow_xy;   // 2 planes, crop pixels
+  const Value* keep;      // 1 plane
+  const Value* fill_rgb;  // 3 planes, [0, 1]
+  const Value* shade;     // 1 plane, or null for 1 everywhere
   const float* weight;    // 1 plane
   int32_t size_px;        // S
   // A, the 2x2 part of M_frame_from_crop: flow in crop pixels -> frame pixels
@@ -383,18 +390,20 @@ struct PlanarMaps {
     const int64_t plane = static_cast<int64_t>(size_px) * size_px;
     const int64_t k =
         static_cast<int64_t>(clamp_index(row, size_px)) * size_px + clamp_index(col, size_px);
-    const float flow_x = flow_xy[k], flow_y = flow_xy[plane + k];
+    const float flow_x = static_cast<float>(flow_xy[k]),
+                flow_y = static_cast<float>(flow_xy[plane + k]);
     Pack8 maps = {a_xx * flow_x + a_xy * flow_y,
                   a_yx * flow_x + a_yy * flow_y,
-                  keep[k],
-                  shade ? shade[k] : 1.0f,
-                  fill_rgb[2 * plane + k] * 255.0f,
-                  fill_rgb[plane + k] * 255.0f,
-                  fill_rgb[k] * 255.0f,
+                  static_cast<float>(keep[k]),
+                  shade ? static_cast<float>(shade[k]) : 1.0f,
+                  static_cast<float>(fill_rgb[2 * plane + k]) * 255.0f,
+                  static_cast<float>(fill_rgb[plane + k]) * 255.0f,
+                  static_cast<float>(fill_rgb[k]) * 255.0f,
                   weight[k]};
     return maps;
   }
 };
+using PlanarMaps = PlanarMapsOf<float>;
 
 // The same, interleaved beforehand, so that one vector load brings all of a crop pixel, with a
 // border of one pixel that repeats the edge, so that nothing needs to be clamped.
@@ -452,22 +461,39 @@ RT_HD bool is_left_alone(Pack8 m) {
 #endif
 }
 
-// Carries the instructions m out at frame pixel [row, col], given what was fetched for it, and
-// writes out[0..2]:
+// The last steps of
 //   out = (1 - w) frame(p) + w [ keep clamp(shade frame(p + A flow)) + (1 - keep) fill ]
-RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, int32_t row,
-                     uint8_t* out) {
-  const Pack4 shaded = clamp_255(fetched * m[kShade]);
-
+// in grey levels, not yet rounded; own is frame(p).
+RT_HD Pack4 paint_and_feather(Pack8 m, Pack4 shaded, Pack4 own) {
   // paint where nothing can be fetched: exactly `shaded` at keep 1
   const Pack4 fill = high_half(m);
   const Pack4 inside = shaded + (fill - shaded) * (1.0f - m[kKeep]);
 
   // feather into the frame: exactly the frame's pixel where nothing changed, or where the sum is no
   // number
+  return number_or(own + (inside - own) * m[kWeight], own);
+}
+
+// Carries the instructions m out at frame pixel [row, col], given what was fetched for it, and
+// writes out[0..2].
+RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, int32_t row,
+                     uint8_t* out) {
+  const Pack4 shaded = clamp_255(fetched * m[kShade]);
   const uint8_t* pixel = frame.data + row * frame.stride_bytes + 3 * static_cast<int64_t>(col);
   const Pack4 own = col < frame.width - 1 ? load_bgr_not_last(pixel) : load_bgr(pixel);
-  store_bgr(out, number_or(own + (inside - own) * m[kWeight], own));
+  store_bgr(out, paint_and_feather(m, shaded, own));
+}
+
+// What is to be done at point q of the crop; false where the frame stays as it is, because q is not
+// in the crop or the instructions say so. Most of a calm face is to be left alone.
+template <class Maps>
+RT_HD bool instructions_at(const ComposeParams& p, const Maps& maps, Point q, Pack8* m) {
+  if (!is_in_crop(p, q)) return false;
+  const Split x = split_map(q.x), y = split_map(q.y);
+  *m = bilinear_maps(maps.at(x.index, y.index), maps.at(x.index + 1, y.index),
+                     maps.at(x.index, y.index + 1), maps.at(x.index + 1, y.index + 1), x.fraction,
+                     y.fraction);
+  return !is_left_alone(*m);
 }
 
 // All of compose for one pixel: true and writes out[0..2] where it may change, false where it stays
@@ -475,16 +501,8 @@ RT_HD void carry_out(const Picture& frame, Pack8 m, Pack4 fetched, int32_t col, 
 template <class Maps>
 RT_HD bool compose_pixel(const ComposeParams& p, const Maps& maps, int32_t col, int32_t row,
                          uint8_t* out) {
-  // where this pixel lies in the crop
-  const Point q = crop_point(p, col, row);
-  if (!is_in_crop(p, q)) return false;
-
-  // what to do there; most of a calm face is to be left alone
-  const Split x = split_map(q.x), y = split_map(q.y);
-  const Pack8 m = bilinear_maps(maps.at(x.index, y.index), maps.at(x.index + 1, y.index),
-                                maps.at(x.index, y.index + 1), maps.at(x.index + 1, y.index + 1),
-                                x.fraction, y.fraction);
-  if (is_left_alone(m)) return false;
+  Pack8 m;
+  if (!instructions_at(p, maps, crop_point(p, col, row), &m)) return false;
 
   // fetch, counted from this pixel's own centre: flow 0 reads exactly this pixel
   const Split dx = split(m[kFlowX]), dy = split(m[kFlowY]);

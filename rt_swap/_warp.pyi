@@ -19,3 +19,20 @@ def compose_bgr(
 def instruction_sets() -> list[str]: ...
 def select_instruction_set(name: str) -> None: ...
 def usable_cores() -> int: ...
+
+GPU_ABI: int
+GPU_FRAME_PARAMS_BYTES: int
+
+def gpu_frame_params(
+    out: U8,
+    size_wh: tuple[int, int],
+    size_px: int,
+    M_frame_from_crop: F64,
+    M_crop_from_frame: F64,
+    part_xyxy: tuple[int, int, int, int],
+    box_xyxy: tuple[int, int, int, int],
+    in_address: int,
+    out_address: int,
+    layout: tuple[int, int, int, int],
+    colours: tuple[float, ...] | None,
+) -> None: ...

@@ -2,7 +2,8 @@
 
 No threads in here. ``process`` runs the whole line; ``rt_swap.stream`` runs the three parts that it
 is made of on threads of their own, ``track`` (with stabilise and crop), ``generate`` and
-``compose``, each part on one thread and all frames in order.
+``compose``, each part on one thread and all frames in order. Where the backend's session is a
+FusedSession, ``generate`` crops and composes too, on the GPU, and ``compose`` puts the piece in.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from rt_swap import geometry, ops
 from rt_swap.aus import NUM_AUS
-from rt_swap.backends.base import Backend, Session
+from rt_swap.backends.base import Backend, Composed, FusedSession, Session
 from rt_swap.config import MODES, ON_LOST
 from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC, GENERATOR_SPEC, TOKEN_DIM
 from rt_swap.errors import ConfigError, ContractError
@@ -60,6 +61,7 @@ class Work:
         frame: The frame as it came.
         crop: The face in it, or None.
         swaps: True once there are instructions to carry out.
+        composed: They are carried out already: what a fused session made.
         target_aus_lr: (K, 2) the target's own intensities, or None.
         stage_ms: Milliseconds by stage so far.
     """
@@ -68,6 +70,7 @@ class Work:
     crop: FaceCrop | None
     buffers: _Buffers | None
     swaps: bool = False
+    composed: Composed | None = None
     target_aus_lr: F32 | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
@@ -108,6 +111,8 @@ class Pipeline:
         self._threads = threads
         self._owns_session = session is None
         self._session = session or backend.load(bundle.generator_path, GENERATOR_SPEC, threads)
+        # a GPU's session crops and composes where the network runs
+        self._fused = self._session if isinstance(self._session, FusedSession) else None
         self._feather = ops.feather(CROP_SIZE_PX)
         self._free: queue.SimpleQueue[_Buffers] = queue.SimpleQueue()
         self._ones = np.ones((1, NUM_AUS), np.float32)
@@ -156,6 +161,8 @@ class Pipeline:
             crop = self._follower.follow(frame)
         if crop is None or crop.state is TrackState.LOST:
             return Work(frame, None, None, stage_ms=stage_ms)
+        if self._fused is not None:
+            return Work(frame, crop, None, stage_ms=stage_ms)
         buffers = self._take_buffers()
         with stage(stage_ms, "crop"):
             M_frame_from_crop = geometry.invert(crop.M_crop_from_frame)
@@ -179,10 +186,9 @@ class Pipeline:
             raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, got {mode!r}")
         if mode == "relative" and neutral_tokens is None:
             raise ConfigError("--mode relative: needs the source's resting face; pass --neutral")
-        if work.buffers is None:
+        if work.crop is None:
             return work
         inputs = {
-            "target_rgb": work.buffers.target_rgb,
             "source_tokens": self._no_tokens if tokens is None else _row("tokens", tokens),
             "base_tokens": self._no_tokens
             if neutral_tokens is None
@@ -196,9 +202,19 @@ class Pipeline:
             "relative": self._relative[mode],
         }
         with stage(work.stage_ms, "generate"):
-            outputs = self._session.run(inputs)
-            for name, buffer in work.buffers.maps.items():
-                np.copyto(buffer, outputs[name])  # the next run overwrites the session's own
+            if work.buffers is not None:
+                outputs = self._session.run({"target_rgb": work.buffers.target_rgb, **inputs})
+                for name, buffer in work.buffers.maps.items():
+                    np.copyto(buffer, outputs[name])  # the next run overwrites the session's own
+            else:
+                assert self._fused is not None
+                work.composed = self._fused.swap(
+                    work.frame.frame_bgr,
+                    work.crop.M_crop_from_frame,
+                    inputs,
+                    compose=tokens is not None,
+                )
+                outputs = work.composed.outputs
         work.target_aus_lr = outputs["aus_lr"][0].copy()
         work.swaps = tokens is not None
         return work
@@ -213,8 +229,12 @@ class Pipeline:
         """
         frame, crop, buffers = work.frame, work.crop, work.buffers
         with stage(work.stage_ms, "compose"):
-            if crop is not None and buffers is not None and work.swaps:
-                picture = self._composed(frame.frame_bgr, crop, buffers, in_place)
+            if crop is not None and work.swaps:
+                if work.composed is not None:
+                    picture = self._pasted(frame.frame_bgr, work.composed, in_place)
+                else:
+                    assert buffers is not None
+                    picture = self._composed(frame.frame_bgr, crop, buffers, in_place)
                 held = crop.state is TrackState.HELD
                 status = FrameStatus.HELD if held else FrameStatus.SWAPPED
                 if self._on_lost == "hold":
@@ -225,6 +245,9 @@ class Pipeline:
         if buffers is not None:
             work.buffers = None
             self._free.put(buffers)
+        if work.composed is not None:
+            work.composed.release()
+            work.composed = None
         shown = Frame(picture, frame.pts, frame.time_base, frame.captured_s)
         return FrameResult(shown, status, crop, work.target_aus_lr, work.stage_ms)
 
@@ -253,6 +276,13 @@ class Pipeline:
         part = frame_bgr[y0:y1, x0:x1]
         ops.compose_bgr(part.copy(), M_crop_from_part, *arguments, None, part, self._threads)
         return frame_bgr
+
+    @staticmethod
+    def _pasted(frame_bgr: U8, composed: Composed, in_place: bool) -> U8:
+        picture = frame_bgr if in_place and frame_bgr.flags.writeable else frame_bgr.copy()
+        x0, y0, x1, y1 = composed.box_xyxy
+        picture[y0:y1, x0:x1] = composed.roi_bgr
+        return picture
 
     @staticmethod
     def _reach(M_crop_from_frame: F64, flow_xy: F32, frame_bgr: U8) -> tuple[int, int, int, int]:

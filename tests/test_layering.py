@@ -38,7 +38,8 @@ RANK = {
     "enginecache": 3.5,
     "machine": 3,
     "ops": 4,
-    "backends": 4,
+    # a GPU backend crops and composes as ops does
+    "backends": 5,
     "io": 4,
     "tracking": 4,
     # encodes what a reader gives, cut out by ops
@@ -71,6 +72,7 @@ ADAPTERS = {
     "platformdirs": {"rt_swap.config", "rt_swap.enginecache.store", "rt_swap.expression.cache"},
     "pybind11": set(),
     "pycuda": {"rt_swap.backends.trt_runner"},
+    "pycuda": {"rt_swap.backends.cuda.pycuda_driver"},
     "pyvirtualcam": {"rt_swap.io.virtual_camera"},
     "safetensors": {"rt_swap.expression.files"},
     "skimage": {"rt_swap.cli.demo"},

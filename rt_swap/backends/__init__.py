@@ -4,11 +4,13 @@
 ``available_backends()`` says which ones can run here and why the others cannot.
 """
 
-from rt_swap.backends.base import Backend, Session, check_inputs
+from rt_swap.backends.base import Backend, Composed, FusedSession, Session, check_inputs
 from rt_swap.backends.registry import available_backends, get_backend, register_backend
 
 __all__ = [
     "Backend",
+    "Composed",
+    "FusedSession",
     "Session",
     "available_backends",
     "check_inputs",

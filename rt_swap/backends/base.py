@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from rt_swap.contract import CONTRACT_VERSION, GraphSpec
 from rt_swap.errors import ContractError, ModelFileError
-from rt_swap.frames import F32
+from rt_swap.frames import F32, F64, U8
 
 
 @runtime_checkable
@@ -50,6 +51,54 @@ class Session(Protocol):
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a fused session made of one frame.
+
+    Attributes:
+        box_xyxy: Half-open box of the frame outside which nothing changed; may be empty.
+        roi_bgr: (y1 - y0, x1 - x0, 3) uint8, the composed box. The session's own memory: valid
+            until release() or the session's end, and not to be written.
+        outputs: The graph's small outputs by name, float32, the caller's own.
+        release: Gives the memory back; to be called once, from any thread.
+    """
+
+    box_xyxy: tuple[int, int, int, int]
+    roi_bgr: U8
+    outputs: dict[str, F32]
+    release: Callable[[], None]
+
+
+@runtime_checkable
+class FusedSession(Protocol):
+    """A session that also crops and composes, where the network runs. Optional: the pipeline uses
+    it where a session has it, and does the two itself elsewhere.
+    """
+
+    def swap(
+        self,
+        frame_bgr: U8,
+        M_crop_from_frame: F64,
+        inputs: Mapping[str, F32],
+        *,
+        compose: bool = True,
+    ) -> Composed:
+        """Crop, run and compose, as rt_swap.ops.crop_rgb, run() and rt_swap.ops.compose_bgr with
+        rt_swap.ops.feather would.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8. Not changed, not kept.
+            M_crop_from_frame: (2, 3), invertible.
+            inputs: Every input of the spec but the crop.
+            compose: False: no picture is wanted; ``box_xyxy`` is empty.
+
+        Raises:
+            ContractError: If an argument is not as said.
+            InferenceError: If the runtime fails, or the session is closed.
+        """
+        ...
 
 
 @runtime_checkable

@@ -48,8 +48,34 @@ def _onnxruntime_cuda_missing() -> str | None:
     return why_provider_missing("cuda")
 
 
+def _make_tensorrt() -> Backend:
+    from rt_swap.backends.cuda.backend import CudaBackend
+
+    return CudaBackend("tensorrt")
+
+
+def _make_rtx() -> Backend:
+    from rt_swap.backends.cuda.backend import CudaBackend
+
+    return CudaBackend("rtx")
+
+
+def _tensorrt_missing() -> str | None:
+    from rt_swap.backends.cuda.probe import why_not
+
+    return why_not("tensorrt")
+
+
+def _rtx_missing() -> str | None:
+    from rt_swap.backends.cuda.probe import why_not
+
+    return why_not("rtx")
+
+
 _REGISTRY: Final[dict[str, _Entry]] = {
     # in the order "auto" tries them: fastest first
+    "tensorrt": _Entry(_make_tensorrt, _tensorrt_missing),
+    "rtx": _Entry(_make_rtx, _rtx_missing),
     "onnxruntime-cuda": _Entry(_make_onnxruntime_cuda, _onnxruntime_cuda_missing),
     "onnxruntime": _Entry(_make_onnxruntime_cpu, _onnxruntime_missing),
 }

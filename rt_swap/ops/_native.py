@@ -15,6 +15,9 @@ from rt_swap.frames import F32, F64, U8
 class WarpModule(Protocol):
     """What the native module offers; see cpp_ext/bindings.cpp."""
 
+    GPU_ABI: int
+    GPU_FRAME_PARAMS_BYTES: int
+
     def crop_rgb(self, frame_bgr: U8, M_frame_from_crop: F64, out: F32, threads: int) -> None:
         """See rt_swap.ops.crop_rgb."""
 
@@ -33,6 +36,22 @@ class WarpModule(Protocol):
         threads: int,
     ) -> None:
         """See rt_swap.ops.compose_bgr."""
+
+    def gpu_frame_params(
+        self,
+        out: U8,
+        size_wh: tuple[int, int],
+        size_px: int,
+        M_frame_from_crop: F64,
+        M_crop_from_frame: F64,
+        part_xyxy: tuple[int, int, int, int],
+        box_xyxy: tuple[int, int, int, int],
+        in_address: int,
+        out_address: int,
+        layout: tuple[int, int, int, int],
+        colours: tuple[float, ...] | None,
+    ) -> None:
+        """Fills one FrameParams of warp_gpu.h."""
 
     def usable_cores(self) -> int:
         """How many threads ``threads=0`` means."""

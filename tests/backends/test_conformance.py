@@ -12,6 +12,7 @@ from rt_swap.backends import Backend, Session, available_backends, check_inputs,
 from rt_swap.contract import ENCODER_SPEC, GENERATOR_SPEC, GRAPHS, GraphSpec
 from rt_swap.errors import ConfigError, ContractError, InferenceError, ModelFileError
 from rt_swap.frames import F32
+from tests.support.fake_gpu import EmulatedBackend, fatbin_for
 from tests.support.tiny_model import tiny_bundle
 
 
@@ -53,13 +54,16 @@ class FakeBackend:
         return FakeSession(spec)
 
 
-NAMES = ["fake", *available_backends()]
+NAMES = ["fake", "emulated-gpu", *available_backends()]
+REAL = list(available_backends())
 
 
 @pytest.fixture(params=NAMES)
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "fake":
         return FakeBackend()
+    if request.param == "emulated-gpu":
+        return EmulatedBackend(fatbin_for(tmp_path / "kernels.fatbin")).backend
     reason = available_backends()[request.param]
     if reason is not None:
         pytest.skip(f"needs {request.param}: {reason}")
@@ -169,7 +173,7 @@ def test_load_negative_threads_is_a_config_error(backend: Backend, bundle: Path)
         backend.load(bundle / "target_generator.onnx", GENERATOR_SPEC, threads=-1)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "fake"])
+@pytest.mark.parametrize("name", REAL)
 def test_load_damaged_file_is_a_model_file_error(name: str, bundle: Path, tmp_path: Path) -> None:
     reason = available_backends()[name]
     if reason is not None:
@@ -182,7 +186,7 @@ def test_load_damaged_file_is_a_model_file_error(name: str, bundle: Path, tmp_pa
             get_backend(name).load(path, GENERATOR_SPEC, threads=1)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "fake"])
+@pytest.mark.parametrize("name", REAL)
 def test_load_another_graph_lists_every_mismatch(name: str, bundle: Path) -> None:
     reason = available_backends()[name]
     if reason is not None:

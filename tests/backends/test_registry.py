@@ -20,8 +20,10 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"no backend 'tensorrt'.*auto.*onnxruntime"):
-        get_backend("tensorrt")
+    with pytest.raises(
+        ConfigError, match=r"no backend 'openvino'.*auto.*tensorrt.*rtx.*onnxruntime"
+    ):
+        get_backend("openvino")
 
 
 def test_available_backends_gives_a_reason_or_none() -> None:
@@ -83,3 +85,18 @@ def test_importing_backends_imports_no_runtime() -> None:
     code = "import sys, rt_swap.backends as b; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "rtx"])
+def test_gpu_backend_says_why_not_and_what_to_do(name: str) -> None:
+    reason = available_backends()[name]
+    if reason is None:
+        assert get_backend(name).name == name
+        return
+    with pytest.raises(BackendUnavailable, match=f"{name} cannot run here: ") as caught:
+        get_backend(name)
+    assert reason in str(caught.value)
+
+
+def test_auto_tries_the_fastest_first() -> None:
+    assert list(available_backends())[:4] == ["tensorrt", "rtx", "onnxruntime-cuda", "onnxruntime"]
