@@ -52,16 +52,19 @@ RANK = {
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
 ADAPTERS = {
     "cv2": {
+        "rt_swap.io.camera",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
+        "rt_swap.io.preview",
         "rt_swap.io.sheet",
         "rt_swap.io.slate",
         "rt_swap.io.still",
         "rt_swap.tracking.mediapipe_tracker",
     },
     "PIL": {"rt_swap.io.picture"},
-    "av": {"rt_swap.io.video"},
+    "av": {"rt_swap.io.network", "rt_swap.io.video"},
+    "gi": {"rt_swap.io.gstreamer"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.expression.cache", "rt_swap.live.calibration"},
