@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ class GStreamerCapture:
         self._name = name or pipeline
         self._gst: Any = _gstreamer()
         self._pipeline: Any = None
+        self._lock = threading.Lock()
         try:
             self._pipeline = self._gst.parse_launch(f"{pipeline} ! {_SINK}")
         except Exception as exc:  # GLib.Error, which lives in the optional library
@@ -136,7 +138,8 @@ class GStreamerCapture:
     def _error(self) -> str | None:
         """What the pipeline says went wrong."""
         kinds = self._gst.MessageType.ERROR | self._gst.MessageType.EOS
-        message = self._pipeline.get_bus().pop_filtered(kinds) if self._pipeline else None
+        pipeline = self._pipeline
+        message = None if pipeline is None else pipeline.get_bus().pop_filtered(kinds)
         if message is None:
             return None
         if message.type == self._gst.MessageType.EOS:
@@ -146,8 +149,9 @@ class GStreamerCapture:
 
     def close(self) -> None:
         """Stop the pipeline; harmless when done twice."""
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
+        with self._lock:
+            pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:  # a waiting read is woken by it
             pipeline.set_state(self._gst.State.NULL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -70,6 +71,7 @@ class NetworkCapture:
         chosen.update(options or {})
         self._container: Any = None
         self._closed = False
+        self._lock = threading.Lock()  # a container must not be closed while it is read
         self._errors = (av.error.FFmpegError, OSError, ValueError)
         try:
             self._container = av.open(
@@ -119,7 +121,8 @@ class NetworkCapture:
         if waiting is not None:
             return waiting
         try:
-            picture = None if self._closed else self._next()
+            with self._lock:
+                picture = None if self._closed else self._next()
         except self._errors as exc:
             raise SourceError(f"{self._who}: gives no more pictures ({_reason(exc)})") from exc
         if picture is None:
@@ -137,9 +140,10 @@ class NetworkCapture:
     def close(self) -> None:
         """Hang up; harmless when done twice."""
         self._closed = True
-        container, self._container = self._container, None
-        if container is not None:
-            container.close()
+        with self._lock:  # a read comes to its end within _READ_S
+            container, self._container = self._container, None
+            if container is not None:
+                container.close()
 
 
 def _reason(error: BaseException) -> str:
