@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp")
 _OPEN_S: Final = 10.0
 _READ_S: Final = 3.0
-_NO_BUFFER: Final = {"fflags": "nobuffer", "flags": "low_delay"}
+_LONGEST_WAIT_S: Final = 1.0
 
 
 def is_network(spec: str) -> bool:
@@ -42,7 +42,7 @@ def device_formats() -> frozenset[str]:
 
 
 class NetworkCapture:
-    """A stream over the network.
+    """A stream over the network. One of known length (a file on a server) is played in real time.
 
     Args:
         url: Its address; RTSP is asked for over TCP, which loses no packets.
@@ -65,7 +65,7 @@ class NetworkCapture:
         import av.error
 
         self._who = without_secrets(url)
-        chosen = dict(_NO_BUFFER)
+        chosen: dict[str, str] = {}
         if url.lower().startswith("rtsp"):
             chosen["rtsp_transport"] = "tcp"
         chosen.update(options or {})
@@ -84,6 +84,8 @@ class NetworkCapture:
             self._stream.thread_type = "SLICE"
             self._stream.codec_context.flags |= 0x80000  # AV_CODEC_FLAG_LOW_DELAY
             self._frames: Iterator[Any] = self._container.decode(self._stream)
+            self._is_file = device_format is None and bool(self._container.duration)
+            self._began_s: float | None = None  # clock time of stream time 0
             self._waiting: Picture | None = self._next()
         except SourceError:
             self.close()
@@ -133,9 +135,23 @@ class NetworkCapture:
         frame = next(self._frames, None)
         if frame is None:
             return None
+        if self._is_file:
+            self._wait_until_due(frame.time)
         now = time.perf_counter()
         frame_bgr: U8 = np.ascontiguousarray(frame.to_ndarray(format="bgr24"), np.uint8)
         return Picture(frame_bgr, now)
+
+    def _wait_until_due(self, stream_s: float | None) -> None:
+        if stream_s is None:
+            return
+        now = time.perf_counter()
+        if self._began_s is None:
+            self._began_s = now - stream_s
+        early_s = self._began_s + stream_s - now
+        if early_s > 0:
+            time.sleep(min(early_s, _LONGEST_WAIT_S))
+        elif early_s < -_LONGEST_WAIT_S:  # the network was too slow: count anew
+            self._began_s = now - stream_s
 
     def close(self) -> None:
         """Hang up; harmless when done twice."""
