@@ -7,6 +7,8 @@ calm part of the moments looked at, so that neither a blink nor a badly tracked 
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from rt_swap.expression import load_expression, save_expression
 from rt_swap.expression.files import SUFFIX
 from rt_swap.frames import F32, Expression
 
+logger = logging.getLogger(__name__)
+
 MIN_FRAMES: Final = 10
 """Moments that a measurement needs at least."""
 _CALM_SHARE: Final = 0.5
@@ -33,6 +37,11 @@ _BLINK: Final = 0.45
 _RESTLESS: Final = 0.35
 """Largest change of any unit between the calm moments' lower and upper quartile for them to count
 as one face."""
+
+AT_REST: Final = 0.4
+"""A moment in which any unit but blink and gaze is stronger than this is no rest, however calm it
+is beside the others: somebody who smiles all the time is not to be taken for resting."""
+_MOST_MOMENTS: Final = 600
 
 _STILL_UNITS: Final = np.array([au.id is not AuId.AU45 and au.region != "gaze" for au in AUS])
 
@@ -62,6 +71,11 @@ class Moment:
     time_s: float
     tokens: F32
     aus_lr: F32
+
+    @functools.cached_property
+    def activity(self) -> float:
+        """How much the face does, see :func:`activity`."""
+        return activity(self.aus_lr)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def resting(moments: list[Moment], share: float, origin: str) -> Neutral | None:
         usable = moments
     if len(usable) < MIN_FRAMES:
         return None
-    order = np.argsort([activity(m.aus_lr) for m in usable], kind="stable")
+    order = np.argsort([m.activity for m in usable], kind="stable")
     kept = [usable[i] for i in order[: max(round(share * len(usable)), MIN_FRAMES)]]
     return Neutral(
         np.median([m.tokens for m in kept], axis=0).astype(np.float32),
@@ -146,11 +160,23 @@ class Calibration:
                 "calibration: the face moved; keep it relaxed, mouth closed, without speaking, and"
                 " calibrate again"
             )
+        aus = neutral.aus_lr.max(axis=-1) * _STILL_UNITS
+        if float(aus.max()) > AT_REST:
+            unit = AUS[int(aus.argmax())]
+            logger.warning(
+                "calibration: this resting face reads as %s (%s %.0f %%); if it was none, rest and"
+                " calibrate again",
+                unit.name,
+                unit.id.name,
+                100 * float(aus.max()),
+            )
         return neutral
 
 
 class NeutralSearch:
     """Looks for the resting face in a stream's first seconds, where none was measured.
+
+    Somebody who does not rest in them is looked at for longer, until they do.
 
     Args:
         seconds: How long it goes on looking once a face is there.
@@ -162,6 +188,8 @@ class NeutralSearch:
         self._seconds, self._first_s, self._every_s = seconds, first_s, every_s
         self._moments: list[Moment] = []
         self._next_s = first_s
+        self._began_s: float | None = None
+        self._last_s: float | None = None
         self.done = False
 
     def add(self, moment: Moment) -> Neutral | None:
@@ -172,11 +200,17 @@ class NeutralSearch:
         """
         if self.done:
             return None
-        if self._moments and moment.time_s < self._moments[-1].time_s:
+        if self._last_s is not None and moment.time_s < self._last_s:
             self._moments.clear()  # the stream began again
-            self._next_s = self._first_s
-        self._moments.append(moment)
-        since_s = moment.time_s - self._moments[0].time_s
+            self._began_s, self._next_s = None, self._first_s
+        self._last_s = moment.time_s
+        self._began_s = moment.time_s if self._began_s is None else self._began_s
+        if float(moment.aus_lr.max(axis=-1)[_STILL_UNITS].max()) <= AT_REST:
+            self._moments.append(moment)
+            if len(self._moments) > _MOST_MOMENTS:  # who moves all the time is looked at for long
+                self._moments.sort(key=lambda each: each.activity)
+                del self._moments[_MOST_MOMENTS // 2 :]
+        since_s = moment.time_s - self._began_s
         if since_s < self._next_s:
             return None
         self._next_s = since_s + self._every_s

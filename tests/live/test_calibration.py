@@ -85,8 +85,8 @@ def test_search_finds_the_rest_between_smiles_and_gets_better() -> None:
     found: list[tuple[float, Neutral]] = []
     for number in range(400):
         time_s = number / 30
-        # at first they laugh; later there are calm moments between words
-        smile = 0.9 if time_s < 3 else 0.7 * float(np.sin(time_s * 4) > -0.6)
+        # at first a faint smile; later there are calm moments between words
+        smile = 0.25 if time_s < 3 else 0.7 * float(np.sin(time_s * 4) > -0.6)
         answer = search.add(moment(time_s, smile=smile, blink=0.9 * (number % 90 < 5)))
         if answer is not None:
             found.append((time_s, answer))
@@ -95,9 +95,36 @@ def test_search_finds_the_rest_between_smiles_and_gets_better() -> None:
     last_s, last = found[-1]
     assert 1.5 <= first_s < 1.6
     assert first.origin == "found"
-    np.testing.assert_allclose(first.tokens, 0.9, atol=0.01)
+    np.testing.assert_allclose(first.tokens, 0.25, atol=0.01)
     assert 8.0 <= last_s < 8.6
     np.testing.assert_allclose(last.tokens, 0.0, atol=0.01)
+
+
+def test_search_does_not_take_a_lasting_smile_for_rest_and_goes_on() -> None:
+    search = NeutralSearch(seconds=2.0)
+    assert not [n for n in range(600) if search.add(moment(n / 30, smile=0.8))]
+    assert not search.done
+    found = [search.add(moment(n / 30)) for n in range(600, 660)]
+    assert search.done
+    np.testing.assert_allclose([n for n in found if n is not None][-1].tokens, 0.0)
+
+
+def test_search_keeps_no_more_than_it_needs() -> None:
+    search = NeutralSearch(seconds=1e9)
+    for number in range(1300):
+        search.add(moment(number / 30, smile=0.001 * (number % 200)))
+    assert len(search._moments) <= 601
+    found = [search.add(moment(n / 30, smile=0.2)) for n in range(1300, 1320)]
+    answers = [n for n in found if n is not None]
+    assert np.abs(answers[-1].tokens).max() < 0.02  # the calmest were kept
+
+
+def test_calibration_of_a_smile_is_taken_but_said(caplog: pytest.LogCaptureFixture) -> None:
+    calibration = Calibration(0.0, 2.0)
+    for number in range(60):
+        calibration.add(moment(number / 30, smile=0.7))
+    np.testing.assert_allclose(calibration.finish().tokens, 0.7)
+    assert "reads as lip corner puller (AU12 80 %)" in caplog.text
 
 
 def test_search_begins_again_when_time_runs_back() -> None:
