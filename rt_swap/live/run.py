@@ -34,8 +34,8 @@ from rt_swap.metrics import Metrics, stage
 logger = logging.getLogger(__name__)
 
 Decorate = Callable[[Frame, FrameResult | None], Frame]
-"""Draws on every picture that leaves (a mark, a watermark); the result is None for a stand-in. It
-may write into the frame's array."""
+"""Draws on every picture that leaves (a mark, a watermark); the result is None for a stand-in
+and for the slate of who hides. It may write into the frame's array."""
 OpenSink = Callable[[tuple[int, int], float], FrameSink]
 """(size_wh, rate_hz) -> an opened sink."""
 
@@ -283,7 +283,9 @@ class LiveRun:
         if self.hidden.is_set():
             height, width = shown.frame_bgr.shape[:2]
             shown = replace(shown, frame_bgr=engine.slate((width, height)).copy())
-        self._emit(shown, result, stage_ms)
+            self._emit(shown, None, stage_ms)
+        else:
+            self._emit(shown, result, stage_ms)
         now = time.perf_counter()
         self._last_shown_s = time.monotonic()
         stage_ms = {**result.stage_ms, **stage_ms}
