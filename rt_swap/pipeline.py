@@ -63,6 +63,7 @@ class Work:
         swaps: True once there are instructions to carry out.
         composed: They are carried out already: what a fused session made.
         target_aus_lr: (K, 2) the target's own intensities, or None.
+        target_tokens: (K, D) the target's own tokens, or None.
         stage_ms: Milliseconds by stage so far.
     """
 
@@ -72,6 +73,7 @@ class Work:
     swaps: bool = False
     composed: Composed | None = None
     target_aus_lr: F32 | None = None
+    target_tokens: F32 | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -216,6 +218,7 @@ class Pipeline:
                 )
                 outputs = work.composed.outputs
         work.target_aus_lr = outputs["aus_lr"][0].copy()
+        work.target_tokens = outputs["tokens"][0].copy()
         work.swaps = tokens is not None
         return work
 

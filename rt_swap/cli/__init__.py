@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 from rt_swap import errors
 from rt_swap.cli import demo, engine, reenact, source
+from rt_swap.cli import demo, live, reenact, source
 from rt_swap.cli.common import OK, TARGET_CUT_SHORT, TARGET_WITHOUT_FACE, start_logging
 from rt_swap.cli import bench, demo, devices, doctor, reenact, source
 from rt_swap.cli.common import (
@@ -112,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in (reenact, source, engine, demo):
     for module in (reenact, source, demo, bench, doctor, devices):
+    for module in (reenact, live, source, demo):
         module.add_parser(verbs)
     return parser
 
