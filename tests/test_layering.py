@@ -42,6 +42,8 @@ RANK = {
     "expression": 5,
     "pipeline": 6,
     "stream": 7,
+    # reads files and follows faces; marks what the pipeline gives
+    "provenance": 7,
     "swapper": 8,
     "cli": 9,
     "__init__": 10,
@@ -50,7 +52,11 @@ RANK = {
 
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
 ADAPTERS = {
+    "c2pa": {"rt_swap.provenance.manifest"},
+    "cryptography": {"rt_swap.provenance.certificate"},
     "cv2": {
+        "rt_swap.provenance.badge",
+        "rt_swap.provenance.watermark",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
