@@ -61,6 +61,7 @@ class Work:
         crop: The face in it, or None.
         swaps: True once there are instructions to carry out.
         target_aus_lr: (K, 2) the target's own intensities, or None.
+        target_tokens: (K, D) the target's own tokens, or None.
         stage_ms: Milliseconds by stage so far.
     """
 
@@ -69,6 +70,7 @@ class Work:
     buffers: _Buffers | None
     swaps: bool = False
     target_aus_lr: F32 | None = None
+    target_tokens: F32 | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -200,6 +202,7 @@ class Pipeline:
             for name, buffer in work.buffers.maps.items():
                 np.copyto(buffer, outputs[name])  # the next run overwrites the session's own
         work.target_aus_lr = outputs["aus_lr"][0].copy()
+        work.target_tokens = outputs["tokens"][0].copy()
         work.swaps = tokens is not None
         return work
 

@@ -419,6 +419,38 @@ class Swapper:
             threads=self._threads,
         )
 
+    @contextlib.contextmanager
+    def live_pipeline(self) -> Iterator[Pipeline]:
+        """The line of one live stream with a face tracker of its own; what rt_swap.live is made of.
+
+        It shares the loaded generator with :meth:`process`, so use one of them at a time.
+        """
+        with self._follower(self._target_face) as follower, self._pipeline(follower) as pipeline:
+            yield pipeline
+
+    def check_model(self, expression: Expression) -> None:
+        """Tokens mean something only to the encoder that made them.
+
+        Raises:
+            ExpressionError: If it was another one.
+        """
+        self._check_model(expression)
+
+    def gains_of(self, gains: GainsLike) -> F32 | None:
+        """Gains as an array; None where they are 1 everywhere.
+
+        Args:
+            gains: As for :meth:`process`.
+
+        Returns:
+            (K,) float32, in the order of rt_swap.aus, not to be written to; or None.
+
+        Raises:
+            ConfigError: If a name or number is wrong.
+            ContractError: If an array has a wrong shape or range.
+        """
+        return self._gains(gains)
+
     # --- files ---
     def reenact(
         self,

@@ -45,9 +45,10 @@ RANK = {
     # reads files and follows faces; marks what the pipeline gives
     "provenance": 7,
     "swapper": 8,
-    "cli": 9,
-    "__init__": 10,
-    "__main__": 10,
+    "live": 9,
+    "cli": 12,
+    "__init__": 13,
+    "__main__": 13,
 }
 
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
@@ -61,6 +62,7 @@ ADAPTERS = {
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
         "rt_swap.io.sheet",
+        "rt_swap.io.slate",
         "rt_swap.io.still",
         "rt_swap.tracking.mediapipe_tracker",
     },
@@ -68,7 +70,7 @@ ADAPTERS = {
     "av": {"rt_swap.io.video"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
-    "platformdirs": {"rt_swap.config", "rt_swap.expression.cache"},
+    "platformdirs": {"rt_swap.config", "rt_swap.expression.cache", "rt_swap.live.calibration"},
     "pybind11": set(),
     "pycuda": {"rt_swap.backends.tensorrt."},
     "pyvirtualcam": {"rt_swap.io.virtual_camera"},

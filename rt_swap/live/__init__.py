@@ -1,0 +1,1 @@
+"""Live: expressions changed while frames run, calibration, latency kept, devices that come back."""
