@@ -406,16 +406,18 @@ class Swapper:
         if self._live is not None:
             self._live.reset()
 
-    def marker(self, marks: Marks | None = None) -> Marker:
+    def marker(self, marks: Marks | None = None, *, holds: bool | None = None) -> Marker:
         """What puts marks into the pictures that :meth:`process` gives; it puts in none itself.
 
         Args:
             marks: Which; None takes all (a live picture has no manifest).
+            holds: Whether the last altered picture may be shown while nobody is there; None goes by
+                this Swapper's ``on_lost`` (rt_swap.live has its own).
         """
         return Marker(
             marks or Marks(),
             self.bundle.generator_sha256,
-            on_lost=self._on_lost,
+            holds=self._on_lost == "hold" if holds is None else holds,
             threads=self._threads,
         )
 

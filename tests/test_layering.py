@@ -46,6 +46,7 @@ RANK = {
     "provenance": 7,
     "swapper": 8,
     "live": 9,
+    "gst": 10,
     "cli": 12,
     "__init__": 13,
     "__main__": 13,
@@ -68,6 +69,7 @@ ADAPTERS = {
     },
     "PIL": {"rt_swap.io.picture"},
     "av": {"rt_swap.io.video"},
+    "gi": {"rt_swap.gst.bindings", "rt_swap.gst.element"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.expression.cache", "rt_swap.live.calibration"},
@@ -82,7 +84,11 @@ ADAPTERS = {
     "tqdm": {"rt_swap.cli.common"},
 }
 # Adapters as a whole: they import their library at the top, and nobody imports *them* at the top.
-WHOLE_ADAPTERS = ("rt_swap.backends.onnxruntime", "rt_swap.backends.tensorrt")
+WHOLE_ADAPTERS = (
+    "rt_swap.backends.onnxruntime",
+    "rt_swap.backends.tensorrt",
+    "rt_swap.gst.element",
+)
 # No NumPy at the top either: these are loaded by `rt-swap --help`.
 LIGHT = ("rt_swap", "rt_swap.__main__", "rt_swap.cli", "rt_swap.config", "rt_swap.errors")
 

@@ -91,23 +91,9 @@ class Sealer:
             self._identity = certificate.own(marks.certificate, marks.certificate_key)
 
     def ready(self) -> None:
-        """Say beforehand what will be missing, and make a certificate where there is none yet."""
-        if not self._wanted or self._identity is not None:
-            return
-        fresh = False
-        if self._record.manifest_note is None:
-            try:
-                self._identity, fresh = certificate.self_made()
-            except ConfigError as exc:  # no reason not to do the work
-                self._record.manifest_note = str(exc)
-        if self._record.manifest_note is not None:
+        """Say beforehand that there will be no manifest, where that is known."""
+        if self._wanted and self._record.manifest_note is not None:
             logger.warning("%s: no C2PA manifest: %s", self._output, self._record.manifest_note)
-        if fresh:
-            logger.info(
-                "made a certificate to sign manifests with, in %s; it shows whether a file was"
-                " changed later, and proves nothing about who you are",
-                config_dir() / certificate.FOLDER,
-            )
 
     def _obstacle(self) -> str | None:
         try:
@@ -127,40 +113,54 @@ class Sealer:
         Args:
             part: The file, under its temporary name.
         """
-        if self._identity is None:
+        if not self._wanted or self._record.manifest_note is not None:
             return
         import c2pa
 
+        try:
+            identity = self._identity or self._self_made()
+        except ConfigError as exc:
+            self._missing(str(exc))
+            return
         handle, name = tempfile.mkstemp(
             prefix=part.name[: -len(part.suffix)], suffix=part.suffix, dir=part.parent
         )
         os.close(handle)
         signed = Path(name)
         try:
-            self._sign(part, signed)
+            self._sign(part, signed, identity)
             os.replace(signed, part)
         except (c2pa.C2paError, OSError, ValueError) as exc:
-            self._record.manifest_note = f"signing failed ({exc})"
-            logger.warning(
-                "%s: no C2PA manifest: %s; the file itself is complete",
-                self._output,
-                self._record.manifest_note,
-            )
+            self._missing(f"signing failed ({exc})")
             return
         finally:
             with contextlib.suppress(OSError):
                 signed.unlink(missing_ok=True)
         self._record.manifest = "written"
-        self._record.manifest_note = self._identity.note
+        self._record.manifest_note = identity.note
 
-    def _sign(self, part: Path, signed: Path) -> None:
+    def _missing(self, why: str) -> None:
+        self._record.manifest_note = why
+        logger.warning("%s: complete, but without a C2PA manifest: %s", self._output, why)
+
+    @staticmethod
+    def _self_made() -> certificate.Identity:
+        identity, fresh = certificate.self_made()
+        if fresh:
+            logger.info(
+                "made a certificate to sign manifests with, in %s; it shows whether a file was"
+                " changed later, and proves nothing about who you are",
+                config_dir() / certificate.FOLDER,
+            )
+        return identity
+
+    def _sign(self, part: Path, signed: Path, identity: certificate.Identity) -> None:
         import c2pa
 
-        assert self._identity is not None
         info = c2pa.C2paSignerInfo(
-            self._identity.algorithm.encode(),
-            self._identity.chain_pem,
-            self._identity.key_pem,
+            identity.algorithm.encode(),
+            identity.chain_pem,
+            identity.key_pem,
             None,
         )
         mime = MIME_TYPES[self._output.suffix.lower()]

@@ -16,8 +16,8 @@ class Marker:
     Args:
         marks: Which marks.
         generator_sha256: Hash of the model's generator; the pixel mark names its beginning.
-        on_lost: What the pipeline shows while nobody is there: with "hold" that is an altered
-            picture, too, and is marked where the face was.
+        holds: Whether the last altered picture may be shown while nobody is there; it is marked,
+            too, where the face was.
         threads: CPU threads of native passes; 0 chooses.
 
     Attributes:
@@ -29,11 +29,11 @@ class Marker:
         marks: Marks,
         generator_sha256: str,
         *,
-        on_lost: str = "passthrough",
+        holds: bool = False,
         threads: int = 0,
     ) -> None:
         self._corner = marks.badge
-        self._holds = on_lost == "hold"
+        self._holds = holds
         self._embedder: Embedder | None = None
         self._last_M_crop_from_frame: F64 | None = None
         self.record = Record(badge=marks.badge, watermark=marks.watermark)

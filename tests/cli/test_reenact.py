@@ -402,7 +402,11 @@ def run_cli(
         "from rt_swap.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    environ = {**os.environ, "RT_SWAP_MODEL": str(model)}
+    environ = {
+        **os.environ,
+        "RT_SWAP_MODEL": str(model),
+        "XDG_CONFIG_HOME": str(model.parent / "config"),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -532,7 +536,11 @@ def test_progress_bar_only_on_a_terminal(target: Path, tmp_path: Path, model: Pa
         stderr=process_end,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, "RT_SWAP_MODEL": str(model)},
+        env={
+            **os.environ,
+            "RT_SWAP_MODEL": str(model),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        },
         check=False,
     )
     os.close(process_end)
