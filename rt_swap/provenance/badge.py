@@ -7,6 +7,7 @@ on a dark, half-transparent plate), 1/24 of the picture's smaller side high and 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +48,7 @@ class Badge:
         h, w = self.grey.shape
         x0 = self.margin_px if corner.endswith("left") else width - self.margin_px - w
         y0 = self.margin_px if corner.startswith("top") else height - self.margin_px - h
-        x0, y0 = max(x0, 0), max(y0, 0)
+        x0, y0 = min(max(x0, 0), max(width - w, 0)), min(max(y0, 0), max(height - h, 0))
         return x0, y0, min(x0 + w, width), min(y0 + h, height)
 
 
@@ -121,13 +122,18 @@ def find(picture_bgr: U8) -> tuple[str | None, float]:
     best, where = 0.0, None
     # the picture behind shows through: compare with what is opaque, white letters against the plate
     wanted_all = badge.grey * badge.alpha
+    grey = picture_bgr.mean(axis=2)
     for corner in CORNERS:
         x0, y0, x1, y1 = badge.box(height, width, corner)
-        shown = picture_bgr[y0:y1, x0:x1].astype(np.float32).mean(axis=2)
         wanted = wanted_all[: y1 - y0, : x1 - x0]
-        a, b = shown - shown.mean(), wanted - wanted.mean()
-        norm = float(np.sqrt(np.square(a).sum() * np.square(b).sum()))
-        correlation = float((a * b).sum()) / norm if norm > 1e-6 else 0.0
-        if correlation > best:
-            best, where = correlation, corner
+        for dy, dx in itertools.product((-1, 0, 1), repeat=2):  # margins are whole pixels
+            top, left = y0 + dy, x0 + dx
+            shown = grey[max(top, 0) : top + y1 - y0, max(left, 0) : left + x1 - x0]
+            if shown.shape != wanted.shape:
+                continue
+            a, b = shown - shown.mean(), wanted - wanted.mean()
+            norm = float(np.sqrt(np.square(a).sum() * np.square(b).sum()))
+            correlation = float((a * b).sum()) / norm if norm > 1e-6 else 0.0
+            if correlation > best:
+                best, where = correlation, corner
     return (where if best >= FOUND_CORRELATION else None), round(best, 3)

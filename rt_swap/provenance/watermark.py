@@ -48,9 +48,9 @@ FORMAT: Final = 5
 """4 bits at the front of the payload."""
 FORMAT_BITS: Final = 4
 MODEL_BITS: Final = 12
-STRENGTH: Final = 1.3
-"""Grey levels (root mean square) of a carrier mix at a share of 1; up to twice that is added."""
-DETECTION_SCORE: Final = 7.0
+STRENGTH: Final = 1.0
+"""Factor on what is added."""
+DETECTION_SCORE: Final = 6.5
 """Scores from here on mean that the mark is there."""
 
 _SIZE: Final = 128
@@ -64,15 +64,18 @@ _SETTLE: Final = 0.6
 """How much of the last pattern's amplitudes stays in the next: the mark must not flicker."""
 _LUMA_RGB: Final = (0.299, 0.587, 0.114)
 _CLIP: Final = 2.5
-_COARSE: Final = 3.0
+_COARSE: Final = 2.5
 _AROUND: Final = 3.0
 _FLOOR: Final = 1.0
 """Blur that leaves the fine detail, blur that measures its local strength (standard deviations in
 pixels of 128), and the strength taken for none (grey levels)."""
 _WANTED: Final = 2.0
 """A carrier's wanted correlation, in what a full share gives it."""
-_MASK: Final = (0.5, 2.0)
-"""Least and most of what is added, for smooth and for busy places."""
+_SMOOTH: Final = 0.7
+_BUSY: Final = 0.28
+_LIMITS: Final = (0.8, 4.0)
+"""Grey levels added to a smooth place, more for each grey level of its local strength, and least
+and most; for a carrier mix at a share of 1."""
 _RENEW: Final = 3
 """Frames for which a pattern is used; it lies in the face's coordinates and moves with it."""
 _RINGS: Final = 6
@@ -264,7 +267,7 @@ class Embedder:
 
     Args:
         payload: What the mark says.
-        strength: Root mean square of what is added, in grey levels, 0.2 to 8.
+        strength: Factor on what is added, 0.2 to 4.
         key: Which patterns.
         threads: CPU threads of the native crop; 0 chooses.
 
@@ -280,12 +283,12 @@ class Embedder:
         key: bytes = KEY,
         threads: int = 0,
     ) -> None:
-        if not 0.2 <= strength <= 8:
-            raise ConfigError(f"Embedder: strength must be from 0.2 to 8, got {strength}")
+        if not 0.2 <= strength <= 4:
+            raise ConfigError(f"Embedder: strength must be from 0.2 to 4, got {strength}")
         self.payload = payload
         self._carriers = _carriers(key)
         self._word = _words(payload.version)[payload.model]
-        self._amplitude = strength * self._carriers.unit
+        self._strength = strength
         self._threads = threads
         self._last: F32 | None = None
         self._shown: F32 | None = None
@@ -340,17 +343,17 @@ class Embedder:
         carriers = self._carriers
         levelled, factor = _levelled(luma)
         window = _window()
-        typical = float((factor * window).sum() / window.sum())
+        # what is busy hides more
+        strength = np.clip(_SMOOTH + _BUSY / factor, *_LIMITS) * self._strength
+        gained = float((factor * strength * window).sum() / window.sum())
         given = self._word * (carriers.patterns @ levelled.reshape(-1))
-        needed = _WANTED - given / (self._amplitude * typical * carriers.energy)
+        needed = _WANTED - given / (carriers.unit * gained * carriers.energy)
         share = np.clip(needed, *_GIVE).astype(np.float32)
         if self._last is not None:
             share = _SETTLE * self._last + (1 - _SETTLE) * share
         self._last = share
-        pattern = ((self._word * share * self._amplitude) @ carriers.patterns).reshape(luma.shape)
-        # what is busy hides more
-        mask = np.clip(np.sqrt(typical / factor), *_MASK)
-        return np.asarray(pattern * mask, np.float32)
+        pattern = ((self._word * share * carriers.unit) @ carriers.patterns).reshape(luma.shape)
+        return np.asarray(pattern * strength, np.float32)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -405,7 +408,7 @@ class Detector:
 
         found = []
         middle = _SIZE / 2
-        shifts = np.arange(-2.0, 2.01, 0.5)
+        shifts = np.arange(-2.0, 2.5, 1.0)
         for size in (0.97, 0.985, 1.0, 1.015, 1.03):
             for turn in (-1.5, 0.0, 1.5):
                 for dy in shifts:

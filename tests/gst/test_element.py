@@ -1,4 +1,4 @@
-"""The element ``rtswap`` in real pipelines: pictures, time stamps, latency, messages, properties."""
+"""The element ``rtswap`` in real pipelines: pictures, time stamps, latency, messages, options."""
 
 from __future__ import annotations
 
