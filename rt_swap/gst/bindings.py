@@ -67,7 +67,7 @@ def load() -> tuple[Any, Any, Any]:
         suffix = sysconfig.get_config_var("EXT_SUFFIX") or ""
         for folder in SYSTEM_FOLDERS:
             if (Path(folder) / "gi" / f"_gi{suffix}").is_file():
-                sys.meta_path.append(_SystemFinder(folder))  # type: ignore[arg-type]
+                sys.meta_path.append(_SystemFinder(folder))
                 importlib.invalidate_caches()
                 break
         else:

@@ -69,12 +69,12 @@ def badge_for(height: int, width: int) -> Badge:
             break
     plate = np.zeros((big, wide), np.uint8)
     radius = big // 2
-    cv2.rectangle(plate, (radius, 0), (wide - radius, big), 255, -1)
-    cv2.circle(plate, (radius, radius), radius, 255, -1)
-    cv2.circle(plate, (wide - radius - 1, radius), radius, 255, -1)
+    cv2.rectangle(plate, (radius, 0), (wide - radius, big), (255,), -1)
+    cv2.circle(plate, (radius, radius), radius, (255,), -1)
+    cv2.circle(plate, (wide - radius - 1, radius), radius, (255,), -1)
     letters = np.zeros_like(plate)
     origin = ((wide - text_w) // 2, (big + text_h) // 2)
-    cv2.putText(letters, text, origin, font, scale, 255, thickness, cv2.LINE_AA)
+    cv2.putText(letters, text, origin, font, scale, (255,), thickness, cv2.LINE_AA)
     size = (max(round(wide / _OVERSIZE), 1), tall)
     ink = cv2.resize(letters, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     cover = cv2.resize(plate, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255

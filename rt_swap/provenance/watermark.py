@@ -187,7 +187,8 @@ def _basis() -> F32:
     """(K, 128): orthonormal DCT-II rows up to the band's end."""
     k = np.arange(int(_BAND[1]) + 1)[:, None]
     x = np.arange(_SIZE)[None, :] + 0.5
-    return (np.cos(np.pi * k * x / _SIZE) * np.sqrt(2.0 / _SIZE)).astype(np.float32)
+    rows = np.cos(np.pi * k * x / _SIZE) * np.sqrt(2.0 / _SIZE)
+    return np.asarray(rows, np.float32)
 
 
 @functools.lru_cache(maxsize=1)
@@ -238,10 +239,8 @@ def _aligned_luma(picture_bgr: U8, M_crop_from_frame: F64, threads: int) -> F32:
     size = np.array([[CROP_SIZE_PX / _SIZE, 0.0, 0.0], [0.0, CROP_SIZE_PX / _SIZE, 0.0]])
     M_frame_from_small = geometry.compose(geometry.invert(M_crop_from_frame), size)
     crop = ops.crop_rgb(picture_bgr, M_frame_from_small, _SIZE, None, threads)[0]
-    luma = crop[0] * (255 * _LUMA_RGB[0])
-    luma += crop[1] * (255 * _LUMA_RGB[1])
-    luma += crop[2] * (255 * _LUMA_RGB[2])
-    return luma
+    red, green, blue = (np.float32(255 * share) for share in _LUMA_RGB)
+    return np.asarray(red * crop[0] + green * crop[1] + blue * crop[2], np.float32)
 
 
 def _levelled(luma: F32) -> tuple[F32, F32]:
@@ -413,12 +412,13 @@ class Detector:
             for turn in (-1.5, 0.0, 1.5):
                 for dy in shifts:
                     for dx in shifts:
-                        M = cv2.getRotationMatrix2D((middle - 0.5, middle - 0.5), turn, size)
+                        about = cv2.getRotationMatrix2D((middle - 0.5, middle - 0.5), turn, size)
+                        M = np.asarray(about, np.float64)
                         M[:, 2] += (dx, dy)
                         moved = cv2.warpAffine(
                             mean, M, (_SIZE, _SIZE), borderMode=cv2.BORDER_REPLICATE
                         )
-                        found.append(self._read(moved))
+                        found.append(self._read(np.asarray(moved, np.float32)))
         return found
 
     def _read(self, luma: F32) -> F32:
@@ -426,13 +426,13 @@ class Detector:
         windowed = (luma - luma.mean()) * _window()
         spectrum = basis @ windowed @ basis.T
         values = spectrum[carriers.rows, carriers.columns]
-        power = np.bincount(carriers.ring, np.square(values), _RINGS)
-        power /= np.bincount(carriers.ring, minlength=_RINGS)
-        whitened = values / np.sqrt(power[carriers.ring] + 1e-9)
+        power = np.asarray(np.bincount(carriers.ring, np.square(values), _RINGS), np.float64)
+        mean_power = power / np.bincount(carriers.ring, minlength=_RINGS)
+        whitened = values / np.sqrt(mean_power[carriers.ring] + 1e-9)
         whitened = np.clip(whitened, -_CLIP, _CLIP) * carriers.signs
         found = []
         for rings in _RINGS_READ:  # what is coarse outlives a low bit rate; what is fine is plenty
             part = np.where(carriers.ring < rings, whitened, 0.0)
             sums = np.bincount(carriers.group, part, _CARRIERS)
             found.append(sums / np.sqrt(np.square(part).sum() + 1e-9))
-        return np.stack(found, axis=1).astype(np.float32)
+        return np.asarray(np.stack(found, axis=1), np.float32)
