@@ -24,4 +24,16 @@ def register() -> None:
     register_element()
 
 
-__all__ = ["load", "plugin_path", "register"]
+def factory() -> tuple[str, int, type]:
+    """What GStreamer's Python loader asks a plugin for: the element's name, rank and class.
+
+    Raises:
+        BackendUnavailable: If PyGObject or GStreamer's introspection data is missing.
+    """
+    load()
+    from rt_swap.gst.element import ELEMENT_NAME, RtSwap
+
+    return ELEMENT_NAME, 0, RtSwap
+
+
+__all__ = ["factory", "load", "plugin_path", "register"]

@@ -30,8 +30,4 @@ except ImportError:
             " make the virtual environment with that Python and activate it (VIRTUAL_ENV)"
         ) from exc
 
-rt_swap.gst.load()
-
-from rt_swap.gst.element import ELEMENT_NAME, RtSwap  # noqa: E402
-
-__gstelementfactory__ = (ELEMENT_NAME, 0, RtSwap)
+__gstelementfactory__ = rt_swap.gst.factory()
