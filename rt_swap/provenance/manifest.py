@@ -45,6 +45,11 @@ MIME_TYPES: Final[Mapping[str, str]] = {
 }
 """Files that can hold a manifest, by extension."""
 
+_SETTINGS: Final = {
+    # otherwise a file is held in memory, twice, while it is signed
+    "core": {"backing_store_memory_threshold_in_mb": 8, "merkle_tree_chunk_size_in_kb": 1024}
+}
+
 INSTALL: Final = "pip install 'rt-swap[provenance]'"
 
 
@@ -183,7 +188,7 @@ class Sealer:
         }
         mime = MIME_TYPES.get(self._target.suffix.lower())
         text = self._definition([] if mime else [{**ingredient, "format": "video/unknown"}])
-        builder = c2pa.Builder(text)
+        builder = c2pa.Builder(text, c2pa.Context(c2pa.Settings.from_dict(_SETTINGS)))
         if mime is not None:
             # its own manifest, where it has one, comes along
             with self._target.open("rb") as file:

@@ -80,7 +80,7 @@ def test_no_badge_is_recorded(video: Path) -> None:
 def test_changed_file_is_invalid(video: Path) -> None:
     sealed(video, video)
     data = bytearray(video.read_bytes())
-    at = data.find(b"mdat") + 40
+    at = data.rfind(b"mdat") + 40
     data[at] ^= 0xFF
     video.write_bytes(data)
     told = manifest.read(video)
@@ -139,6 +139,42 @@ def test_without_the_library_the_file_is_written_and_it_is_said(
 def test_not_asked_for_is_not_there(video: Path) -> None:
     assert sealed(video, video, Marks(manifest=False)).manifest == "off"
     assert manifest.read(video) == {"state": "none"}
+
+
+def test_signing_needs_no_memory_for_the_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    """In a process of its own, whose peak is the kernel's own mark."""
+    import subprocess
+
+    noise = [rng.integers(0, 255, (720, 1280, 3), dtype=np.uint8) for _ in range(2)]
+    path = write_video(tmp_path / "big.mov", noise * 12, codec="rawvideo", pix_fmt="rgb24")
+    megabytes = path.stat().st_size / 1e6
+    assert megabytes > 20
+    program = """
+import resource, sys
+from pathlib import Path
+import platformdirs
+platformdirs.user_config_dir = lambda *_, **__: sys.argv[2]
+from rt_swap.provenance.manifest import Sealer
+from rt_swap.provenance.marks import Marks, Record
+from rt_swap.provenance import certificate
+import c2pa
+certificate.self_made()
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, path, record = peak(), Path(sys.argv[1]), Record()
+Sealer(Marks(), record, path, path, model="m", model_sha256={}, about={})(path)
+print(record.manifest, peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path), str(tmp_path / "config")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    state, more_mib = done.stdout.split()
+    assert state == "written"
+    assert float(more_mib) < megabytes
+    assert manifest.read(path)["state"] == "valid"
 
 
 # --- the certificate ---
