@@ -103,6 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the demo; returns the exit code."""
     settings = settings_of(arguments)
     marks = marks_of(settings)
+    from rt_swap.provenance import consent
+
+    consent.remind(quiet=arguments.quiet)
     seconds = _seconds_of(arguments)
     out = _folder(Path(arguments.out))
     inputs = [Path(name) for name in (arguments.target, arguments.source) if name]

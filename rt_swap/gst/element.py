@@ -39,7 +39,6 @@ _LATENCY_SAMPLES: Final = 120
 _NANOSECONDS: Final = Fraction(1, Gst.SECOND)
 
 # GstParamFlags, which introspection does not offer as GObject's
-_CONTROLLABLE_NOT: Final = 0
 _MUTABLE_READY: Final = 1 << (GObject.PARAM_USER_SHIFT + 2)
 _MUTABLE_PLAYING: Final = 1 << (GObject.PARAM_USER_SHIFT + 4)
 _READWRITE: Final = int(GObject.ParamFlags.READWRITE)
