@@ -254,6 +254,25 @@ RESULTS: Final[dict[str, Check]] = {
         memory_curve_mib=each(number),
         camera_losses=number,
     ),
+    "watermark": record(
+        threshold=positive,
+        conditions=each(
+            record(
+                trials=count,
+                found=number,
+                read_right=number,
+                lowest_score=number,
+                median_score=number,
+            )
+        ),
+        unmarked=record(
+            portraits=count,
+            clip_windows=count,
+            false_alarms=number,
+            highest_score=number,
+        ),
+        face_psnr_db=positive,
+    ),
 }
 """Benchmarks and what their results hold."""
 

@@ -31,6 +31,8 @@ MODES: Final = ("absolute", "relative")
 SOURCE_TIMINGS: Final = ("stretch", "loop", "hold", "trim")
 ON_LOST: Final = ("passthrough", "hold", "blur")
 LIVE_ON_LOST: Final = ("hold", "passthrough", "blur", "slate")
+BADGES: Final = ("bottom-right", "bottom-left", "top-right", "top-left", "off")
+"""Where the visible mark may be."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,16 @@ class Settings:
     """Constant-rate factor of the encoder, smaller is better and larger; None takes its default."""
     audio: bool = True
     """Whether the target's sound is copied."""
+    badge: str = "bottom-right"
+    """Corner of the visible mark; "off" leaves it out."""
+    watermark: bool = True
+    """Whether the pixels of re-expressed faces are marked imperceptibly."""
+    manifest: bool = True
+    """Whether files get a C2PA manifest."""
+    certificate: str | None = None
+    """PEM file of the certificates that sign manifests; None takes a self-made one."""
+    certificate_key: str | None = None
+    """PEM file of its private key."""
 
     def __post_init__(self) -> None:
         if wrong := [text for name in _FIELDS if (text := _wrong(name, getattr(self, name)))]:
@@ -98,8 +110,10 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "source_timing": SOURCE_TIMINGS,
     "on_lost": ON_LOST,
     "live_on_lost": LIVE_ON_LOST,
+    "badge": BADGES,
 }
-_OPTIONAL: Final = frozenset({"model", "cache", "codec", "crf"})
+_OPTIONAL: Final = frozenset({"model", "cache", "codec", "crf", "certificate", "certificate_key"})
+_SWITCHES: Final = frozenset({"audio", "watermark", "manifest"})
 
 
 def _wrong(name: str, value: object) -> str | None:
@@ -117,7 +131,7 @@ def _wrong(name: str, value: object) -> str | None:
     elif name in ("face", "target_face"):
         if value != "largest" and not (isinstance(value, str) and value.isdecimal()):
             return f"{option}: must be 'largest' or a number from 0, got {value!r}"
-    elif name == "audio":
+    elif name in _SWITCHES:
         if not isinstance(value, bool):
             return f"{option}: must be true or false, got {value!r}"
     elif not isinstance(value, str) or (not value and name != "gains"):
@@ -174,10 +188,15 @@ def _file(named: str | Path | None, environ: Mapping[str, str]) -> Path | None:
         if not path.is_file():
             raise ConfigError(f"--config {path}: there is no such file")
         return path
+    path = config_dir() / "config.toml"
+    return path if path.is_file() else None
+
+
+def config_dir() -> Path:
+    """The user's configuration folder; it need not exist."""
     import platformdirs
 
-    path = Path(platformdirs.user_config_dir("rt_swap", appauthor=False)) / "config.toml"
-    return path if path.is_file() else None
+    return Path(platformdirs.user_config_dir("rt_swap", appauthor=False))
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -243,7 +262,7 @@ def _from_text(name: str, text: str) -> object:
             return int(text)
         except ValueError:
             return text
-    if name == "audio":
+    if name in _SWITCHES:
         return {"1": True, "true": True, "yes": True, "on": True}.get(
             text.lower(),
             {"0": False, "false": False, "no": False, "off": False}.get(text.lower(), text),

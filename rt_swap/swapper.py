@@ -44,6 +44,9 @@ from rt_swap.io.video import VideoInfo, VideoReader, VideoWriter
 from rt_swap.metrics import Metrics, stage
 from rt_swap.model import ModelBundle, load_bundle, sha256_of
 from rt_swap.pipeline import AuMeter, Pipeline, Work
+from rt_swap.provenance.manifest import Sealer
+from rt_swap.provenance.marker import Marker
+from rt_swap.provenance.marks import Marks
 from rt_swap.tracking import FaceFollower, FaceTracker, MediapipeTracker
 
 logger = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ class Summary:
         face_found: False where not one frame showed a face.
         damage: One sentence about a damaged target, or None.
         interrupted: True where Ctrl-C ended it early; the file is complete up to there.
+        marks: Which marks the output carries, and why one is missing; see rt_swap.provenance.
     """
 
     target: str
@@ -111,6 +115,7 @@ class Summary:
     face_found: bool
     damage: str | None
     interrupted: bool
+    marks: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for json.dumps."""
@@ -401,6 +406,21 @@ class Swapper:
         if self._live is not None:
             self._live.reset()
 
+    def marker(self, marks: Marks | None = None, *, holds: bool | None = None) -> Marker:
+        """What puts marks into the pictures that :meth:`process` gives; it puts in none itself.
+
+        Args:
+            marks: Which; None takes all (a live picture has no manifest).
+            holds: Whether the last altered picture may be shown while nobody is there; None goes by
+                this Swapper's ``on_lost`` (rt_swap.live has its own).
+        """
+        return Marker(
+            marks or Marks(),
+            self.bundle.generator_sha256,
+            holds=self._on_lost == "hold" if holds is None else holds,
+            threads=self._threads,
+        )
+
     @contextlib.contextmanager
     def live_pipeline(self) -> Iterator[Pipeline]:
         """The line of one live stream with a face tracker of its own; what rt_swap.live is made of.
@@ -470,6 +490,7 @@ class Swapper:
         crf: int | None = None,
         audio: bool = True,
         overwrite: bool = False,
+        marks: Marks | None = None,
         progress: Progress | None = None,
         source_progress: Callable[[float], None] | None = None,
     ) -> Summary:
@@ -491,6 +512,8 @@ class Swapper:
             crf: Quality, smaller is better and larger; None takes the encoder's default.
             audio: Copy the target's sound.
             overwrite: Replace an existing output.
+            marks: Which marks of provenance the output gets; None leaves it unmarked (the command
+                line marks unless told otherwise).
             progress: Called after each frame written.
             source_progress: Called while a source clip is encoded, with its seconds so far.
 
@@ -520,9 +543,14 @@ class Swapper:
             panels = None
             if compare:
                 panels = stack.enter_context(_Comparison(source_path, info))
+            wanted = marks or Marks.none()
+            marker = self.marker(wanted)
+            seal = self._sealer(wanted, marker, output, info.path, mode)
             sink: FrameSink
             if output.suffix.lower() in STILL_SUFFIXES:
-                still = StillWriter(output, overwrite=overwrite, inputs=[info.path, *inputs])
+                still = StillWriter(
+                    output, overwrite=overwrite, inputs=[info.path, *inputs], seal=seal
+                )
                 sink = stack.enter_context(_discarding(still))
             else:
                 video = VideoWriter(
@@ -534,6 +562,7 @@ class Swapper:
                     audio_from=info if audio else None,
                     overwrite=overwrite,
                     inputs=inputs,
+                    seal=seal,
                 )
                 sink = stack.enter_context(_discarding(video))
             if isinstance(source, Expression):
@@ -546,8 +575,9 @@ class Swapper:
                 duration_s = _measured_duration_s(info.path)
             neutral_tokens = self.neutral_of(shown, neutral) if mode == "relative" else None
             follower = stack.enter_context(self._follower(self._target_face))
+            seal.ready()
             with self._pipeline(follower) as pipeline:
-                run = _Run(self, pipeline, reader, sink, shown, panels, progress)
+                run = _Run(self, pipeline, reader, sink, shown, panels, progress, marker)
                 run.options(gains_k, mode, neutral_tokens, source_timing, duration_s)
                 report = run.go()
             if report.interrupted and report.emitted == 0:
@@ -571,6 +601,23 @@ class Swapper:
         if summary.damage:
             logger.warning("%s", summary.damage)
         return summary
+
+    def _sealer(
+        self, marks: Marks, marker: Marker, output: Path, target: Path, mode: str
+    ) -> Sealer:
+        hashes = {
+            "expression_encoder": self.bundle.sha256,
+            "target_generator": self.bundle.generator_sha256,
+        }
+        return Sealer(
+            marks,
+            marker.record,
+            output,
+            target,
+            model=self.bundle.name,
+            model_sha256=hashes,
+            about={"mode": mode},
+        )
 
     # --- parts ---
     @property
@@ -709,9 +756,11 @@ class _Run:
         source: Expression,
         panels: _Comparison | None,
         progress: Progress | None,
+        marker: Marker,
     ) -> None:
         self._swapper, self._pipeline, self._reader = swapper, pipeline, reader
         self._sink, self._source, self._panels = sink, source, panels
+        self._marker = marker
         self._progress = progress
         self._meter = AuMeter(swapper._encoder, swapper._threads)
         self._measure_every = max(round(float(reader.info.rate) / _AU_SAMPLES_PER_S), 1)
@@ -788,6 +837,8 @@ class _Run:
                     )
                 totals.after_count += 1
             totals.before_count += 1
+        with stage(result.stage_ms, "mark"):
+            result = self._marker.apply(result)
         shown = result.frame
         if self._panels is not None:
             with stage(result.stage_ms, "compare"):
@@ -832,6 +883,7 @@ class _Run:
             face_found=totals.before_count > 0,
             damage=self._reader.damage,
             interrupted=interrupted,
+            marks=self._marker.record.as_json(),
         )
 
 

@@ -12,7 +12,7 @@ import rt_swap
 
 # packages whose namespace is an interface: everything public that is imported into it is listed
 INTERFACES = ("rt_swap.backends", "rt_swap.expression", "rt_swap.ops", "rt_swap.tracking")
-OPTIONAL = ("tensorrt", "pycuda", "pyvirtualcam")
+OPTIONAL = ("gi", "tensorrt", "pycuda", "pyvirtualcam")
 
 
 def _module_names() -> list[str]:

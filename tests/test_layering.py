@@ -46,6 +46,8 @@ RANK = {
     "expression": 5,
     "pipeline": 6,
     "stream": 7,
+    # reads files and follows faces; marks what the pipeline gives
+    "provenance": 7,
     "swapper": 8,
     "bench": 9,
     "doctor": 9,
@@ -53,6 +55,7 @@ RANK = {
     "__init__": 11,
     "__main__": 11,
     "live": 9,
+    "gst": 10,
     "cli": 12,
     "__init__": 13,
     "__main__": 13,
@@ -60,9 +63,13 @@ RANK = {
 
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
 ADAPTERS = {
+    "c2pa": {"rt_swap.provenance.manifest"},
+    "cryptography": {"rt_swap.provenance.certificate"},
     "cv2": {
         "rt_swap.bench.clip",
         "rt_swap.io.camera",
+        "rt_swap.provenance.badge",
+        "rt_swap.provenance.watermark",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
@@ -75,6 +82,8 @@ ADAPTERS = {
     "PIL": {"rt_swap.io.picture"},
     "av": {"rt_swap.io.network", "rt_swap.io.video"},
     "gi": {"rt_swap.io.gstreamer"},
+    "av": {"rt_swap.io.video"},
+    "gi": {"rt_swap.gst.bindings", "rt_swap.gst.element"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.enginecache.store", "rt_swap.expression.cache"},
@@ -99,6 +108,11 @@ ADAPTERS = {
 }
 # Adapters as a whole: they import their library at the top, and nobody imports *them* at the top.
 WHOLE_ADAPTERS = ("rt_swap.backends.onnxruntime",)
+WHOLE_ADAPTERS = (
+    "rt_swap.backends.onnxruntime",
+    "rt_swap.backends.tensorrt",
+    "rt_swap.gst.element",
+)
 # No NumPy at the top either: these are loaded by `rt-swap --help`.
 LIGHT = ("rt_swap", "rt_swap.__main__", "rt_swap.cli", "rt_swap.config", "rt_swap.errors")
 

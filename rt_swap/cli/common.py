@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rt_swap.config import Settings, load_settings
+from rt_swap.config import BADGES, Settings, load_settings
 
 if TYPE_CHECKING:
+    from rt_swap.provenance.marks import Marks
     from rt_swap.swapper import Progress, Swapper
 
 OK: Final = 0
@@ -43,6 +44,82 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument("-q", "--quiet", action="store_true", help="say errors only")
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
     return parser
+
+
+def marks_options(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
+    """Add the options about marks of provenance.
+
+    Args:
+        parser: Of a verb that shows or writes altered pictures.
+        files: Whether it writes files, which can hold a manifest.
+    """
+    group = parser.add_argument_group("marks (all are on; docs/responsible-use.md says why)")
+    group.add_argument(
+        "--badge",
+        choices=[place for place in BADGES if place != "off"],
+        help="corner of the visible mark (default: bottom-right)",
+    )
+    group.add_argument(
+        "--no-badge",
+        dest="badge",
+        action="store_const",
+        const="off",
+        help="leave the visible mark out; the summary and the manifest record that",
+    )
+    group.add_argument(
+        "--no-watermark",
+        dest="watermark",
+        action="store_false",
+        default=None,
+        help="do not mark the face's pixels imperceptibly",
+    )
+    if not files:
+        return
+    group.add_argument(
+        "--no-manifest",
+        dest="manifest",
+        action="store_false",
+        default=None,
+        help="put no C2PA manifest into the file",
+    )
+    group.add_argument(
+        "--certificate",
+        metavar="PEM",
+        help="chain that signs the manifest (default: a self-made one, which proves no identity)",
+    )
+    group.add_argument("--certificate-key", metavar="PEM", help="its private key")
+
+
+def marks_of(settings: Settings) -> Marks:
+    """The marks that the settings ask for.
+
+    Raises:
+        ConfigError: If of certificate and key only one is given.
+    """
+    from rt_swap.provenance.marks import Marks
+
+    return Marks(
+        badge=settings.badge,
+        watermark=settings.watermark,
+        manifest=settings.manifest,
+        certificate=settings.certificate,
+        certificate_key=settings.certificate_key,
+    )
+
+
+def marks_line(marks: dict[str, Any]) -> str:
+    """What a summary's marks are, in one line."""
+    pixels = marks["watermark"]
+    shown = {
+        "badge": marks["badge"],
+        "pixels": f"model {pixels['payload']} in {pixels['frames']} frames"
+        if pixels["asked_for"]
+        else "off",
+        "manifest": ", ".join(
+            filter(None, (marks["manifest"]["state"], marks["manifest"]["note"]))
+        ),
+    }
+    return "marks: " + "; ".join(f"{name} {what}" for name, what in shown.items())
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

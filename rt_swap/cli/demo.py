@@ -17,6 +17,8 @@ from rt_swap.cli.common import (
     TARGET_CUT_SHORT,
     TARGET_WITHOUT_FACE,
     common_options,
+    marks_of,
+    marks_options,
     progress_bar,
     settings_of,
     swapper_of,
@@ -26,6 +28,7 @@ from rt_swap.errors import ConfigError, SinkError, SourceError
 if TYPE_CHECKING:
     from rt_swap.config import Settings
     from rt_swap.frames import F32, U8, Expression, FaceCrop, Frame
+    from rt_swap.provenance.marks import Marks
     from rt_swap.swapper import Summary, Swapper
 
 ORDER: Final = (
@@ -93,11 +96,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help=f"length of the demo (default: {_SECONDS:g}; with --target: all of it)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    marks_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the demo; returns the exit code."""
     settings = settings_of(arguments)
+    marks = marks_of(settings)
+    from rt_swap.provenance import consent
+
+    consent.remind(quiet=arguments.quiet)
     seconds = _seconds_of(arguments)
     out = _folder(Path(arguments.out))
     inputs = [Path(name) for name in (arguments.target, arguments.source) if name]
@@ -131,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
                 crf=settings.crf,
                 audio=settings.audio,
                 overwrite=True,
+                marks=marks,
                 progress=progress,
             )
         figures: dict[str, Any] = summary.as_json()
@@ -141,14 +150,14 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.source:
             lines += _source_lines(summary)
             rows = _rows_of_video(out / "demo.mp4", summary.frames_out)
-            _write_sheet(sheet, rows, [_panels(Path(arguments.source))], inputs=inputs)
+            _write_sheet(sheet, rows, [_panels(Path(arguments.source))], inputs, marks)
         elif summary.face_found:
             trial = _Trial(swapper, settings)
             rows, headers = trial.run(_pick(target, summary.frames_out))
             figures["presets"], figures["checks"] = trial.presets(), trial.checks()
             lines += trial.lines()
             if rows:
-                _write_sheet(sheet, rows, headers, inputs=inputs)
+                _write_sheet(sheet, rows, headers, inputs, marks)
     if arguments.json:
         print(json.dumps(figures, indent=2))
     elif not arguments.quiet:
@@ -569,11 +578,19 @@ def _panels(source: Path) -> str:
 
 
 def _write_sheet(
-    path: Path, rows: Sequence[Sequence[U8]], headers: Sequence[str], inputs: Sequence[Path]
+    path: Path,
+    rows: Sequence[Sequence[U8]],
+    headers: Sequence[str],
+    inputs: Sequence[Path],
+    marks: Marks,
 ) -> None:
     from rt_swap.frames import Frame
     from rt_swap.io.sheet import contact_sheet
     from rt_swap.io.still import StillWriter
+    from rt_swap.provenance import badge
 
+    sheet_bgr = contact_sheet(rows, headers)
+    if marks.badge != "off":
+        badge.draw(sheet_bgr, marks.badge)
     with StillWriter(path, overwrite=True, inputs=inputs) as writer:
-        writer.write(Frame(contact_sheet(rows, headers), 0, Fraction(1, _RATE)))
+        writer.write(Frame(sheet_bgr, 0, Fraction(1, _RATE)))

@@ -12,6 +12,9 @@ from rt_swap.cli.common import (
     TARGET_CUT_SHORT,
     TARGET_WITHOUT_FACE,
     common_options,
+    marks_line,
+    marks_of,
+    marks_options,
     progress_bar,
     settings_of,
     swapper_of,
@@ -119,13 +122,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     out.add_argument(
         "--no-audio", dest="audio", action="store_false", default=None, help="leave the sound out"
     )
+    marks_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Re-express the file; returns the exit code."""
     settings = settings_of(arguments)
+    marks = marks_of(settings)
+    from rt_swap.provenance import consent
     from rt_swap.swapper import ReenactInterrupted
 
+    consent.remind(quiet=arguments.quiet)
     with swapper_of(settings) as swapper:
         source = arguments.source
         if source is None:
@@ -145,6 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
                     crf=settings.crf,
                     audio=settings.audio,
                     overwrite=arguments.overwrite,
+                    marks=marks,
                     progress=progress,
                 )
         except ReenactInterrupted as interrupted:
@@ -184,5 +192,6 @@ def _show(summary: Summary, arguments: argparse.Namespace) -> None:
     if moved:
         changes = (f"{n} {summary.aus_before[n]:.2f}->{summary.aus_after[n]:.2f}" for n in moved)
         lines.append(f"AU intensities that changed most: {', '.join(changes)}")
+    lines.append(marks_line(summary.marks))
     for line in lines:
         print(f"rt-swap: {line}", file=sys.stderr)

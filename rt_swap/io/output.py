@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rt_swap.errors import SinkError
@@ -42,6 +42,7 @@ class PartFile:
         path: The final name.
         overwrite: Whether an existing file may be replaced (at success, not before).
         inputs: Files that are being read; the output may not be one of them.
+        seal: Called with the complete temporary file before it gets its name; may replace it.
 
     Attributes:
         path: The final name.
@@ -52,8 +53,15 @@ class PartFile:
             of the inputs, has no extension, or its folder is missing or cannot be written to.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
-        self.path, self._overwrite = path, overwrite
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[Path] = (),
+        seal: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.path, self._overwrite, self._seal = path, overwrite, seal
         self._check(inputs)
         try:
             handle, name = tempfile.mkstemp(
@@ -102,6 +110,8 @@ class PartFile:
             SinkError: If a file of that name appeared meanwhile, or the rename fails.
         """
         try:
+            if self._seal is not None:
+                self._seal(self.part)
             if not self._overwrite and self.path.exists():
                 raise SinkError(
                     f"{self.path}: a file of that name appeared meanwhile;"
@@ -117,6 +127,9 @@ class PartFile:
         except OSError as exc:
             self.discard()
             raise sink_error(self.path, exc, "giving the file its name") from exc
+        except BaseException:
+            self.discard()
+            raise
         self._open = False
 
     def discard(self) -> None:

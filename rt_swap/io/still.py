@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -25,6 +25,7 @@ class StillWriter:
         path: The output; its extension decides the format.
         overwrite: Replace an existing file.
         inputs: Files that are being read; the output may not be one of them.
+        seal: See PartFile.
 
     Attributes:
         path: The output.
@@ -35,11 +36,16 @@ class StillWriter:
     """
 
     def __init__(
-        self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[Path] = (),
+        seal: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames = 0
-        self._part = PartFile(self.path, overwrite=overwrite, inputs=inputs)
+        self._part = PartFile(self.path, overwrite=overwrite, inputs=inputs, seal=seal)
         self._picture: U8 | None = None
 
     def write(self, frame: Frame) -> None:

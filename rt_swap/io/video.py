@@ -20,7 +20,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -699,6 +699,7 @@ class VideoWriter:
         inputs: More files that are being read; the output may not be one of them.
         options: More options for the encoder, in FFmpeg's words.
         threads: Encoder threads; 0 lets the encoder decide.
+        seal: See PartFile.
 
     Attributes:
         path: The output.
@@ -723,6 +724,7 @@ class VideoWriter:
         inputs: Iterable[Path] = (),
         options: Mapping[str, str] | None = None,
         threads: int = 0,
+        seal: Callable[[Path], None] | None = None,
     ) -> None:
         from av.video.reformatter import VideoReformatter
 
@@ -731,7 +733,7 @@ class VideoWriter:
         self._width, self._height = size_wh or (like.width, like.height)
         self._like = like
         read = [info.path for info in (like, audio_from) if info is not None]
-        self._part = PartFile(self.path, overwrite=overwrite, inputs=[*read, *inputs])
+        self._part = PartFile(self.path, overwrite=overwrite, inputs=[*read, *inputs], seal=seal)
         self._container: av.container.OutputContainer | None = None
         self._audio: _AudioCopy | None = None
         self._reformatter = VideoReformatter()

@@ -124,6 +124,63 @@ def test_settings_file_and_environment_count(
     assert probe(tmp_path / "b.mp4").stream["codec"] == "h264"
 
 
+@pytest.mark.parametrize("how", ["by default", "options", "environment"])
+def test_marks_of_a_video_are_told_and_there(
+    how: str,
+    target: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("c2pa", reason="needs c2pa-python: pip install 'rt-swap[provenance]'")
+    from rt_swap.provenance import badge, manifest
+
+    out = tmp_path / "o.mp4"
+    arguments = ["reenact", str(target), "--preset", "smile", "-o", str(out), "--json"]
+    if how == "options":
+        arguments += ["--no-badge", "--no-watermark", "--no-manifest"]
+    elif how == "environment":
+        for name, value in (("BADGE", "top-left"), ("WATERMARK", "no"), ("MANIFEST", "yes")):
+            monkeypatch.setenv(f"RT_SWAP_{name}", value)
+    assert main(arguments) == OK
+    captured = capsys.readouterr()
+    marks = json.loads(captured.out)["marks"]
+    corner = {"by default": "bottom-right", "options": None, "environment": "top-left"}[how]
+    assert marks["badge"] == (corner or "off")
+    assert marks["watermark"]["frames"] == (8 if how == "by default" else 0)
+    assert f"marks: badge {corner or 'off'}" in captured.err
+    assert badge.find(probe(out).pictures[4])[0] == corner
+    told = manifest.read(out)
+    if how == "options":
+        assert told == {"state": "none"}
+    else:
+        assert told["state"] == "valid"
+        assert told["rt_swap"]["model"] == "tiny"
+        assert told["rt_swap"]["marks"]["badge"] == corner
+    assert probe(out).times == probe(target).times
+    assert probe(out).sounds == probe(target).sounds
+
+
+def test_mkv_has_no_manifest_and_that_is_said(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reenact", str(target), "--preset", "smile", "-o", str(tmp_path / "o.mkv")]
+    assert main([*arguments, "--json"]) == OK
+    captured = capsys.readouterr()
+    assert "no C2PA manifest" in captured.err
+    assert json.loads(captured.out)["marks"]["manifest"]["state"] == "missing"
+
+
+def test_half_a_certificate_is_refused(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reenact", target, "--preset", "smile", "-o", tmp_path / "o.mp4"]
+    refused(CONFIG, [*arguments, "--certificate", "chain.pem"], capsys, "give both")
+    both = [*arguments, "--certificate", tmp_path / "no.pem", "--certificate-key", "k.pem"]
+    refused(CONFIG, both, capsys, "no.pem", "cannot be read")
+    only(tmp_path)
+
+
 # --- what bad input gets: the source ---
 def test_no_face_in_the_source(
     target: Path, tmp_path: Path, faces: Faces, capsys: pytest.CaptureFixture[str]
@@ -402,7 +459,11 @@ def run_cli(
         "from rt_swap.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    environ = {**os.environ, "RT_SWAP_MODEL": str(model)}
+    environ = {
+        **os.environ,
+        "RT_SWAP_MODEL": str(model),
+        "XDG_CONFIG_HOME": str(model.parent / "config"),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -532,7 +593,11 @@ def test_progress_bar_only_on_a_terminal(target: Path, tmp_path: Path, model: Pa
         stderr=process_end,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, "RT_SWAP_MODEL": str(model)},
+        env={
+            **os.environ,
+            "RT_SWAP_MODEL": str(model),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        },
         check=False,
     )
     os.close(process_end)

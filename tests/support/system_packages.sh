@@ -40,6 +40,13 @@ look() {
         has_library libOpenGL.so.0 || want libopengl0
         has_library libGLESv2.so.2 || want libgles2
         has_library libEGL_mesa.so.0 || has_library libEGL_nvidia.so.0 || want libegl-mesa0
+        # the GStreamer element is tested in real pipelines; gi must be built for the Python in use
+        /usr/bin/python3 -c 'import gi' 2>/dev/null || want python3-gi
+        find /usr/lib/python3* -name '_gi_gst*.so' 2>/dev/null | grep -q . || want python3-gst-1.0
+        command -v gst-launch-1.0 >/dev/null || want gstreamer1.0-tools
+        find /usr/lib -name 'GstVideo-1.0.typelib' 2>/dev/null | grep -q . || want gir1.2-gst-plugins-base-1.0
+        find /usr/lib -name 'libgstvideotestsrc.so' 2>/dev/null | grep -q . || want gstreamer1.0-plugins-base
+        find /usr/lib -name 'libgstpython.so' 2>/dev/null | grep -q . || want gstreamer1.0-python3-plugin-loader
         find /usr/lib /usr/lib64 -name 'swrast_dri.so' -o -name 'libgallium*.so' 2>/dev/null | grep -q . || want libgl1-mesa-dri
     fi
 }
