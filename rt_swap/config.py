@@ -30,6 +30,7 @@ _OTHER_PREFIXES: Final = ("RT_SWAP_TEST_", "RT_SWAP_BUILD_", "RT_SWAP_BENCH_")
 MODES: Final = ("absolute", "relative")
 SOURCE_TIMINGS: Final = ("stretch", "loop", "hold", "trim")
 ON_LOST: Final = ("passthrough", "hold", "blur")
+LIVE_ON_LOST: Final = ("hold", "passthrough", "blur", "slate")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class Settings:
     on_lost: str = "passthrough"
     """What is shown while nobody is there to re-express: the frame itself, the last picture shown,
     or the frame blurred."""
+    live_on_lost: str = "hold"
+    """The same for live pictures: the last re-expressed picture, the frame itself, the frame
+    blurred, or a slate."""
+    camera: str = "0"
+    """Whom live pictures come from: a camera's number, name or device file, a file, an address,
+    "csi://0" or "gst:" and a pipeline."""
+    person: str = "me"
+    """Whose resting face is kept and used: any name."""
     codec: str | None = None
     """FFmpeg's name of the video encoder; None takes the container's usual one."""
     crf: int | None = None
@@ -88,6 +97,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "mode": MODES,
     "source_timing": SOURCE_TIMINGS,
     "on_lost": ON_LOST,
+    "live_on_lost": LIVE_ON_LOST,
 }
 _OPTIONAL: Final = frozenset({"model", "cache", "codec", "crf"})
 

@@ -35,7 +35,7 @@ from rt_swap.contract import ENCODER_SPEC, GENERATOR_SPEC
 from rt_swap.errors import ConfigError, ContractError, ExpressionError, SourceError
 from rt_swap.expression import ExpressionCache
 from rt_swap.expression.files import SUFFIX as EXPRESSION_SUFFIX
-from rt_swap.frames import F32, F64, U8, Expression, Frame, FrameResult, FrameStatus
+from rt_swap.frames import F32, F64, U8, Expression, Frame, FrameResult, FrameStatus, TrackState
 from rt_swap.io.base import FrameSink
 from rt_swap.io.picture import is_still_picture, read_picture
 from rt_swap.io.pixels import scaled
@@ -409,6 +409,27 @@ class Swapper:
         """
         with self._follower(self._target_face) as follower, self._pipeline(follower) as pipeline:
             yield pipeline
+
+    @contextlib.contextmanager
+    def live_reader(self) -> Iterator[Callable[[Frame], tuple[F32, F32] | None]]:
+        """Reads the expression of a live source, frame by frame, on a thread of its own.
+
+        Yields:
+            A function of a frame (times ascend): tokens (K, D) and aus_lr (K, 2), the caller's
+            own, or None where the face is not seen. Its tracker and network are shared with nobody.
+        """
+        with (
+            self._follower(self._face) as follower,
+            self.backend.load(self.bundle.encoder_path, ENCODER_SPEC, self._threads) as session,
+        ):
+
+            def read(frame: Frame) -> tuple[F32, F32] | None:
+                crop = follower.follow(frame)
+                if crop is None or crop.state is not TrackState.TRACKED:
+                    return None
+                return expressions.encode_face(frame.frame_bgr, crop, session)
+
+            yield read
 
     def check_model(self, expression: Expression) -> None:
         """Tokens mean something only to the encoder that made them.

@@ -53,9 +53,11 @@ RANK = {
 # Where rt_swap may import a third-party library, beside NumPy. A trailing dot: a whole package.
 ADAPTERS = {
     "cv2": {
+        "rt_swap.io.camera",
         "rt_swap.io.handheld",
         "rt_swap.io.picture",
         "rt_swap.io.pixels",
+        "rt_swap.io.preview",
         "rt_swap.io.sheet",
         "rt_swap.io.slate",
         "rt_swap.io.still",
@@ -65,8 +67,9 @@ ADAPTERS = {
     "PIL": {"rt_swap.io.picture"},
     "aioice": {"rt_swap.studio.webrtc"},
     "aiortc": {"rt_swap.studio.webrtc"},
-    "av": {"rt_swap.io.video", "rt_swap.studio.webrtc"},
+    "av": {"rt_swap.io.network", "rt_swap.io.video", "rt_swap.studio.webrtc"},
     "fastapi": {"rt_swap.studio.app"},
+    "gi": {"rt_swap.io.gstreamer"},
     "ifaddr": {"rt_swap.studio.webrtc"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
@@ -74,7 +77,7 @@ ADAPTERS = {
     "pybind11": set(),
     "pydantic": {"rt_swap.studio.app"},
     "pycuda": {"rt_swap.backends.tensorrt."},
-    "pyvirtualcam": {"rt_swap.io.virtual_camera", "rt_swap.studio.output"},
+    "pyvirtualcam": {"rt_swap.io.virtual_camera"},
     "safetensors": {"rt_swap.expression.files"},
     "skimage": {"rt_swap.cli.demo", "rt_swap.studio.pictures"},
     "tensorrt": {"rt_swap.backends.tensorrt."},

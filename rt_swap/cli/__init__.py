@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from rt_swap import errors
-from rt_swap.cli import demo, reenact, source, studio
+from rt_swap.cli import demo, live, reenact, source, studio
 from rt_swap.cli.common import OK, TARGET_CUT_SHORT, TARGET_WITHOUT_FACE, start_logging
 
 EXIT_CODES: Final[dict[type[BaseException], int]] = {
@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rt-swap {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (reenact, source, demo, studio):
+    for module in (reenact, live, studio, source, demo):
         module.add_parser(verbs)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
                 if not arguments.no_browser:
                     _open(address)
 
-            serve(studio, sock, ready=ready)
+            with contextlib.suppress(KeyboardInterrupt):  # the usual end
+                serve(studio, sock, ready=ready)
     finally:
         sock.close()
     return OK

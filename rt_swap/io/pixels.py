@@ -61,3 +61,19 @@ def blurred(frame_bgr: U8, blocks: int = 12) -> U8:
     coarse_wh = (max(round(width / side), 1), max(round(height / side), 1))
     coarse = cv2.resize(frame_bgr, coarse_wh, interpolation=cv2.INTER_AREA)
     return np.array(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def i420_from_bgr(frame_bgr: U8) -> U8:
+    """Planar YUV 4:2:0 (BT.601, limited range), as virtual cameras take it.
+
+    Args:
+        frame_bgr: (H, W, 3); an odd last row or column is left out.
+
+    Returns:
+        (H * 3 // 2, W) uint8: the plane of Y, then U, then V.
+    """
+    import cv2
+
+    height, width = (side // 2 * 2 for side in frame_bgr.shape[:2])
+    even = frame_bgr[:height, :width]
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(even), cv2.COLOR_BGR2YUV_I420), np.uint8)

@@ -20,7 +20,7 @@ import numpy as np
 
 from rt_swap import expression as expressions
 from rt_swap.aus import AUS, NUM_AUS, AuId
-from rt_swap.config import MODES
+from rt_swap.config import LIVE_ON_LOST, MODES
 from rt_swap.errors import ConfigError, ExpressionError, RtSwapError
 from rt_swap.frames import (
     F32,
@@ -39,9 +39,6 @@ from rt_swap.pipeline import Pipeline, Work
 from rt_swap.swapper import GainsLike, Swapper
 
 logger = logging.getLogger(__name__)
-
-LIVE_ON_LOST: Final = ("hold", "passthrough", "blur", "slate")
-"""What may be shown while nobody is there to re-express."""
 
 SPEECH_UNITS: Final = (
     AuId.AU10,
@@ -345,6 +342,11 @@ class LiveEngine:
             raise ConfigError(f"calibration: must take 0.5 to 30 seconds, got {seconds}")
         with self._lock:
             self._wanted_calibration_s = float(seconds)
+
+    @property
+    def on_lost(self) -> str:
+        """What is shown while nobody is there."""
+        return self._wanted.on_lost
 
     def emitted(self, age_ms: float) -> None:
         """Tell how old a frame was when it reached whoever looks at it."""
@@ -666,4 +668,4 @@ def _transition_s(seconds: float) -> float:
     return float(seconds)
 
 
-__all__ = ["LIVE_ON_LOST", "SPEECH_UNITS", "LiveEngine", "LiveState", "TokenSource"]
+__all__ = ["SPEECH_UNITS", "LiveEngine", "LiveState", "TokenSource"]

@@ -7,78 +7,44 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-import numpy as np
-
-from rt_swap.errors import RtSwapError
-from rt_swap.frames import U8
-from rt_swap.io.pixels import scaled
+from rt_swap.errors import RtSwapError, SinkError
+from rt_swap.frames import Frame
+from rt_swap.io.base import FrameSink
 
 logger = logging.getLogger(__name__)
 
-_FPS: Final = 30.0
-_HOW: Final = {
-    "linux": "load v4l2loopback first: sudo modprobe v4l2loopback exclusive_caps=1",
-    "win32": "install OBS Studio, which brings the virtual camera",
-    "darwin": "install OBS Studio and start its virtual camera once",
-}
+_RATE_HZ: Final = 30.0
 
-
-class VirtualCamera(Protocol):
-    """A device that other programs see as a camera."""
-
-    @property
-    def device(self) -> str:
-        """Its name, as other programs list it."""
-        ...
-
-    def send(self, picture_rgb: U8) -> None:
-        """Show a picture, (H, W, 3) uint8 RGB of the size it was opened with."""
-        ...
-
-    def close(self) -> None:
-        """Release it."""
-        ...
-
-
-OpenCamera = Callable[[int, int], VirtualCamera]
+OpenCamera = Callable[[tuple[int, int]], FrameSink]
 """(width, height) -> an open device."""
 
 
-def open_camera(width: int, height: int) -> VirtualCamera:
-    """The system's virtual camera.
+def open_camera(size_wh: tuple[int, int]) -> FrameSink:
+    """The system's first virtual camera.
 
     Raises:
-        RuntimeError: If there is none.
+        SinkError: If there is none; says what to do.
     """
-    import pyvirtualcam
+    from rt_swap.io.virtual_camera import open_virtual_camera
 
-    camera: VirtualCamera = pyvirtualcam.Camera(width=width, height=height, fps=_FPS)
-    return camera
+    return open_virtual_camera(None, size_wh, _RATE_HZ)
 
 
-def why_not() -> str | None:
-    """Why there can be no virtual camera here, or None where there may be one."""
+def why_not() -> str:
+    """Why there can be no virtual camera here; empty where there may be one."""
+    if sys.platform == "linux":
+        from rt_swap.io.v4l2 import find_loopback
+
+        try:
+            find_loopback(None)
+        except SinkError as error:
+            return " ".join(str(error).split()).removeprefix("virtual camera: ")
+        return ""
     if importlib.util.find_spec("pyvirtualcam") is None:
         return "needs pyvirtualcam: pip install 'rt-swap[live]'"
-    if sys.platform.startswith("linux"):
-        from pathlib import Path
-
-        if not any(
-            "loopback" in _text(name) or "Dummy" in _text(name)
-            for name in Path("/sys/class/video4linux").glob("*/name")
-        ) and not any(Path("/sys/devices/virtual/video4linux").glob("video*")):
-            return _HOW["linux"]
-    return None
-
-
-def _text(path: object) -> str:
-    try:
-        with open(str(path), encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return ""
 
 
 class Outputs:
@@ -88,26 +54,26 @@ class Outputs:
 
     Args:
         open_: Opens the device.
-        available: Says why there is none, or None.
+        why_not: Says why there is none, or "".
     """
 
     def __init__(
-        self, open_: OpenCamera = open_camera, available: Callable[[], str | None] = why_not
+        self, open_: OpenCamera = open_camera, why_not: Callable[[], str] = why_not
     ) -> None:
-        self._open, self._available = open_, available
+        self._open, self._why_not = open_, why_not
         self._lock = threading.Lock()
-        self._camera: VirtualCamera | None = None
-        self._size_wh = (0, 0)
+        self._sink: FrameSink | None = None
         self._error = ""
         self._device = ""
 
     def as_json(self) -> dict[str, object]:
-        """Whether there is one, why not, and which is in use."""
-        reason = self._available()
+        """Whether there is one, why not, which is in use and what went wrong with it."""
+        # while it is written to, others may be told that it is taken
+        reason = "" if self._device else self._why_not()
         with self._lock:
             return {
-                "available": reason is None,
-                "reason": reason or "",
+                "available": not reason,
+                "reason": reason,
                 "device": self._device,
                 "error": self._error,
             }
@@ -117,32 +83,29 @@ class Outputs:
         with self._lock:
             self._error = ""
 
-    def send(self, picture_bgr: U8, wanted: bool) -> None:
-        """Show a picture there, where that is wanted; its size is fixed by the first."""
+    def send(self, frame: Frame, wanted: bool) -> None:
+        """Show a picture there, where that is wanted; the first one fixes the device's size."""
         if not wanted or self._error:
             self.close()
             return
-        height, width = picture_bgr.shape[:2]
         try:
-            if self._camera is None:
-                self._camera = self._open(width, height)
-                self._size_wh = (width, height)
+            if self._sink is None:
+                height, width = frame.frame_bgr.shape[:2]
+                self._sink = self._open((width, height))
                 with self._lock:
-                    self._device = self._camera.device
+                    self._device = str(getattr(self._sink, "name", "the virtual camera"))
                 logger.info("the virtual camera is %s, %dx%d", self._device, width, height)
-            fitting = scaled(picture_bgr, self._size_wh)
-            self._camera.send(np.ascontiguousarray(fitting[:, :, ::-1]))
-        except (RuntimeError, OSError, ValueError, RtSwapError) as error:
-            how = _HOW.get("linux" if sys.platform.startswith("linux") else sys.platform, "")
+            self._sink.write(frame)
+        except RtSwapError as error:
             with self._lock:
-                self._error = f"{' '.join(str(error).split())}{'; ' + how if how else ''}"
+                self._error = " ".join(str(error).split()).removeprefix("virtual camera: ")
             logger.warning("the virtual camera cannot be used: %s", self._error)
             self.close()
 
     def close(self) -> None:
         """Release the device; harmless when done twice."""
-        camera, self._camera = self._camera, None
+        sink, self._sink = self._sink, None
         with self._lock:
             self._device = ""
-        if camera is not None:
-            camera.close()
+        if sink is not None:
+            sink.abort()

@@ -95,6 +95,8 @@ class Session:
         self._offered = 0
         self._size_wh = (0, 0)
         self._portrait_asked = False
+        self._swapped_once = False
+        self._slate = False
         self._thread = threading.Thread(target=self._run, name="rt_swap studio live", daemon=True)
         self._thread.start()
 
@@ -158,6 +160,7 @@ class Session:
         values: dict[str, Any] = {
             "phase": phase,
             "error": error,
+            "slate": self._slate,
             "age_ms": round(float(np.median(ages)), 1) if ages else None,
             "fps": _rate(emitted),
             "dropped": self._slot.dropped,
@@ -219,6 +222,12 @@ class Session:
             if self._on_end is not None:
                 self._on_end(error)
 
+    def _shows_slate(self) -> bool:
+        """Whether what is shown without a face has text on it."""
+        controls, expression = self._wanted
+        without = controls.on_lost == "hold" and not self._swapped_once
+        return expression is not None and (controls.on_lost == "slate" or without)
+
     def _configure(self, engine: LiveEngine) -> None:
         """Hand what is wanted on; a clip goes on where it is unless another one was chosen."""
         controls, expression = self._wanted
@@ -247,7 +256,7 @@ class Session:
             if face_is_there and result.crop is not None and begin_s - read_s >= _READ_EVERY_S:
                 read_s = begin_s
                 shown = meter.read(picture_bgr, result.crop)
-            self._outputs.send(picture_bgr, self._wanted[0].virtual_camera)
+            self._outputs.send(result.frame, self._wanted[0].virtual_camera)
             if result.crop is not None and self._portrait_asked and self._on_portrait is not None:
                 self._portrait_asked = False
                 self._on_portrait(frame_bgr)
@@ -255,6 +264,8 @@ class Session:
                 for name, ms in {"receive": read_ms, **result.stage_ms}.items():
                     self._smooth(name, ms)
                 self._own = result.target_aus_lr
+                self._swapped_once |= face_is_there
+                self._slate = not face_is_there and self._shows_slate()
                 if not face_is_there:
                     self._shown = None
                 elif shown is not None:

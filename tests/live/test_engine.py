@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from rt_swap.aus import NUM_AUS, AuId
+from rt_swap.config import LIVE_ON_LOST
 from rt_swap.contract import TOKEN_DIM
 from rt_swap.errors import ConfigError, ContractError, ExpressionError, InferenceError
 from rt_swap.frames import F32, U8, Frame, FrameStatus
 from rt_swap.io.slate import slate
 from rt_swap.live.calibration import Neutral
-from rt_swap.live.engine import LIVE_ON_LOST, SPEECH_UNITS, LiveEngine
+from rt_swap.live.engine import SPEECH_UNITS, LiveEngine
 from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.pipeline import Pipeline, Work
 from rt_swap.swapper import Swapper

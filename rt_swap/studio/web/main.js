@@ -191,6 +191,7 @@ live.addEventListener("stats", ({ detail: { stats, delay } }) => {
     $("rates").textContent = `${stats.size[0]} × ${stats.size[1]} at ${stats.fps.toFixed(0)} frames a second${lost ? `; ${lost} % were skipped for newer ones` : ""}. Camera and screen add their own.`;
   }
   mixer.levels(stats.own, stats.shown);
+  $("result").parentElement.classList.toggle("slate", Boolean(stats.slate));
   $("hint").hidden = stats.face !== false;
   if (stats.face === false) $("hint").textContent = "No face seen: come closer, or into the light";
   const left = stats.calibrating_left_s || 0;
