@@ -8,12 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rt_swap.errors import ConfigError, ContractError, RtSwapError
 from rt_swap.studio.core import Studio
@@ -35,6 +34,7 @@ _MAX_BODY: Final = 256 * 1024
 """The most bytes of a request that is not an upload."""
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Body(BaseModel):
@@ -89,13 +89,6 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
         status = 413 if isinstance(error, TooLargeError) else 422
         return _error(status, " ".join(str(error).split()))
 
-    @app.exception_handler(RequestValidationError)
-    async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
-        where = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()
-        )
-        return _error(422, where)
-
     @app.exception_handler(HTTPException)
     @app.exception_handler(404)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
@@ -107,8 +100,8 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
         return FileResponse(files["index.html"], media_type=_TYPES[".html"])
 
     @app.get("/web/{name}")
-    async def web(name: str) -> FileResponse:
-        path = files.get(name)
+    async def web(request: Request) -> FileResponse:
+        path = files.get(request.path_params["name"])
         if path is None:
             raise HTTPException(404, "there is no such file")
         return FileResponse(path, media_type=_TYPES[path.suffix])
@@ -124,7 +117,8 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
 
     # --- live ---
     @app.post("/api/offer")
-    async def offer(body: Offer) -> dict[str, str]:
+    async def offer(request: Request) -> dict[str, str]:
+        body = await _of(Offer, request)
         return {"sdp": await live.answer(body.sdp)}
 
     @app.post("/api/stop")
@@ -132,7 +126,8 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
         return {"stopped": await live.stop()}
 
     @app.post("/api/calibrate")
-    async def calibrate(body: Calibration) -> dict[str, bool]:
+    async def calibrate(request: Request) -> dict[str, bool]:
+        body = await _of(Calibration, request)
         session = studio.session
         if session is None or not session.calibrate(body.seconds):
             raise HTTPException(409, "turn the camera on first")
@@ -148,7 +143,8 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
 
     # --- the gallery ---
     @app.get("/api/expressions/{id_}/thumbnail")
-    async def thumbnail(id_: str) -> Response:
+    async def thumbnail(request: Request) -> Response:
+        id_ = request.path_params["id_"]
         data = _found(lambda: studio.gallery.get(id_)).thumbnail
         if data is None:
             raise HTTPException(404, "there is no picture of it yet")
@@ -161,7 +157,8 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
         return entry.as_json()
 
     @app.delete("/api/expressions/{id_}")
-    async def remove_expression(id_: str) -> dict[str, Any]:
+    async def remove_expression(request: Request) -> dict[str, Any]:
+        id_ = request.path_params["id_"]
         _found(lambda: studio.gallery.get(id_))
         studio.remove_expression(id_)
         return studio.controls.as_json()
@@ -172,30 +169,30 @@ def create_app(studio: Studio, token: str, port: int) -> Guard:
         return [job.as_json() for job in studio.jobs.all()]
 
     @app.post("/api/jobs")
-    async def add_job(
-        request: Request, timing: Annotated[str, Query(max_length=16)] = "loop"
-    ) -> dict[str, Any]:
+    async def add_job(request: Request) -> dict[str, Any]:
+        timing = request.query_params.get("timing", "loop")
         studio.check_job(timing)
         upload = await _receive(request, studio, studio.max_video_bytes)
         job = await _aside(lambda: studio.add_job(upload, timing))
         return job.as_json()
 
     @app.delete("/api/jobs/{id_}")
-    async def remove_job(id_: str) -> dict[str, bool]:
+    async def remove_job(request: Request) -> dict[str, bool]:
+        id_ = request.path_params["id_"]
         _found(lambda: studio.jobs.get(id_))
         studio.jobs.remove(id_)
         return {"removed": True}
 
     @app.get("/api/jobs/{id_}/result")
-    async def result(id_: str, download: bool = False) -> FileResponse:
-        job = _found(lambda: studio.jobs.get(id_))
+    async def result(request: Request) -> FileResponse:
+        job = _found(lambda: studio.jobs.get(request.path_params["id_"]))
         path = job.result
         if job.state != DONE or path is None:
             raise HTTPException(409, "it is not done yet")
         return FileResponse(
             path,
             media_type="video/mp4",
-            filename=job.download_name if download else None,
+            filename=job.download_name if "download" in request.query_params else None,
         )
 
     return Guard(app, token, port)
@@ -259,11 +256,20 @@ async def _receive(request: Request, studio: Studio, limit_bytes: int) -> Upload
 async def _json(request: Request) -> dict[str, Any]:
     try:
         values = await request.json()
-    except ValueError as error:
-        raise ConfigError(f"the request is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("the request is not JSON") from error
     if not isinstance(values, dict):
         raise ConfigError("the request must be a JSON object")
     return values
+
+
+async def _of(model: type[M], request: Request) -> M:
+    values = await _json(request)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(wrong)) from error
 
 
 async def _aside(function: Callable[[], T]) -> T:

@@ -6,10 +6,13 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rt_swap.errors import BackendUnavailable, ConfigError
 from rt_swap.studio.core import Studio
+
+if TYPE_CHECKING:
+    import uvicorn
 
 logger = logging.getLogger(__name__)
 
@@ -62,26 +65,21 @@ def listen(port: int | None) -> socket.socket:
     return sock
 
 
-def serve(
-    studio: Studio,
-    sock: socket.socket,
-    *,
-    token: str | None = None,
-    ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve until Ctrl-C or SIGTERM; the caller closes the studio.
+def make_server(
+    studio: Studio, sock: socket.socket, token: str, ready: Callable[[str], None] | None = None
+) -> uvicorn.Server:
+    """The server, not yet running: ``run(sockets=[sock])`` runs it, ``should_exit`` ends it.
 
     Args:
         studio: Started.
-        sock: From :func:`listen`; closed at the end.
-        token: The secret; None draws one.
+        sock: From :func:`listen`.
+        token: The secret.
         ready: Called with the page's address once it is served.
     """
     import uvicorn
 
     from rt_swap.studio.app import create_app
 
-    token = token or secrets.token_urlsafe(24)
     port = int(sock.getsockname()[1])
     config = uvicorn.Config(
         create_app(studio, token, port),
@@ -100,7 +98,20 @@ def serve(
             if ready is not None and not self.should_exit:
                 ready(f"http://{HOST}:{port}/{token}/")
 
+    return Server(config)
+
+
+def serve(
+    studio: Studio, sock: socket.socket, *, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; the caller closes the studio.
+
+    Args:
+        studio: Started.
+        sock: From :func:`listen`; closed at the end.
+        ready: Called with the page's address once it is served.
+    """
     try:
-        Server(config).run(sockets=[sock])
+        make_server(studio, sock, secrets.token_urlsafe(24), ready).run(sockets=[sock])
     finally:
         sock.close()

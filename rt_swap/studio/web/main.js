@@ -73,6 +73,7 @@ function showControls(values) {
   $("output-pick").value = values.virtual_camera ? "camera" : "page";
   const entry = gallery.get(values.chosen);
   $("result-caption").textContent = entry ? entry.name : "Your own";
+  $("timing").hidden = !entry || entry.kind !== "clip";
   $("file-gives").textContent = entry ? `It will be given: ${entry.name}, with the strengths as set.` : "Choose an expression below first.";
 }
 
@@ -117,10 +118,12 @@ function showOutput(output) {
   const option = $("output-pick").options[1];
   option.disabled = !output.available;
   option.textContent = output.device ? `Page and ${output.device}` : "Page and virtual camera";
-  const text = output.error ? `Virtual camera: ${output.error}` : output.available ? "" : `Virtual camera: ${output.reason}`;
-  $("output-note").textContent = text;
+  const text = output.error || output.reason;
   $("output-note").hidden = !text;
   $("output-note").classList.toggle("bad", Boolean(output.error));
+  $("output-note").open = Boolean(output.error);
+  $("output-summary").textContent = output.error ? "The virtual camera does not work" : "No virtual camera yet: how to get one";
+  $("output-reason").textContent = text ? text.charAt(0).toUpperCase() + text.slice(1) : "";
 }
 
 function gone(text) {
@@ -293,6 +296,7 @@ function mirror(on) {
 
 // --- tabs ---
 function showTab(name) {
+  document.body.dataset.tab = name;
   for (const each of ["live", "file"]) {
     const on = each === name;
     $(each).hidden = !on;
@@ -390,4 +394,5 @@ addEventListener("pagehide", () => { if (live.running || live.busy) api.leave();
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 $("neutral-note").textContent = NEUTRAL_NOTES[""];
 mirror(true);
+showTab("live");
 refresh();

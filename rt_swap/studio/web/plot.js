@@ -47,7 +47,7 @@ export class Plot {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const highest = Math.max(60, ...this.#points.map((point) => point.total)) * 1.12;
-    const step = highest > 700 ? 250 : highest > 280 ? 100 : highest > 120 ? 50 : 25;
+    const step = [20, 25, 50, 100, 200, 250, 500, 1000, 2500].find((ms) => highest / ms <= 4.2) || 5000;
     const y = (ms) => height - 1 - (ms / highest) * (height - 8);
     context.font = "11px system-ui, sans-serif";
     context.textBaseline = "bottom";
