@@ -251,9 +251,8 @@ class Session:
             self._size_wh = (width, height)
             result = engine.process(Frame(frame_bgr, incoming.pts, CLOCK, incoming.arrived_s))
             picture_bgr = result.frame.frame_bgr
-            face_is_there = result.crop is not None and result.status is not FrameStatus.NO_FACE
             shown = None
-            if face_is_there and result.crop is not None and begin_s - read_s >= _READ_EVERY_S:
+            if result.crop is not None and begin_s - read_s >= _READ_EVERY_S:
                 read_s = begin_s
                 shown = meter.read(picture_bgr, result.crop)
             self._outputs.send(result.frame, self._wanted[0].virtual_camera)
@@ -264,9 +263,9 @@ class Session:
                 for name, ms in {"receive": read_ms, **result.stage_ms}.items():
                     self._smooth(name, ms)
                 self._own = result.target_aus_lr
-                self._swapped_once |= face_is_there
-                self._slate = not face_is_there and self._shows_slate()
-                if not face_is_there:
+                self._swapped_once |= result.status is not FrameStatus.NO_FACE
+                self._slate = result.crop is None and self._shows_slate()
+                if result.crop is None:
                     self._shown = None
                 elif shown is not None:
                     self._shown = shown

@@ -65,7 +65,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**kept, "PYTHONPATH": str(ROOT), "HOME": str(home), "TMPDIR": str(home)},
+        env={**kept, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(home), "TMPDIR": str(home)},
     )
     assert process.stdout is not None
     try:

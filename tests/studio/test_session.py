@@ -115,6 +115,9 @@ def test_without_an_expression_the_picture_is_the_cameras(
         session.offer(incoming(3))
         emitted.wait(1)
         assert (emitted.pictures[0][0] == 63).all()
+        stats = session.stats()
+        assert stats["face"] is True
+        assert stats["own"] and stats["shown"]  # what is seen is told all the same
     finally:
         session.close()
 
