@@ -167,6 +167,20 @@ RESULTS: Final[dict[str, Check]] = {
         ),
         ratio=positive,
     ),
+    "live": record(
+        seconds=positive,
+        received=count,
+        emitted=count,
+        statuses=each(number),
+        dropped=number,
+        drops_percent=number,
+        expression_changes=number,
+        age_at_emit_ms=timing,
+        stage_ms=each(timing),
+        memory_growth_mib=number,
+        memory_curve_mib=each(number),
+        camera_losses=number,
+    ),
 }
 """Benchmarks and what their results hold."""
 

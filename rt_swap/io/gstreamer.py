@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import logging
 import re
+import sys
+import sysconfig
+import threading
 import time
+import warnings
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +28,16 @@ _SINK: Final = (
 )
 _OPEN_NS: Final = 10_000_000_000
 _READ_NS: Final = 3_000_000_000
+_BUS_NS: Final = 200_000_000
+_SYSTEM_FOLDERS: Final = (
+    "/usr/lib/python3/dist-packages",
+    f"/usr/lib/python3.{sys.version_info[1]}/site-packages",
+    f"/usr/lib64/python3.{sys.version_info[1]}/site-packages",
+)
 INSTALL_HINT: Final = (
     "install it (Debian, Ubuntu: sudo apt install python3-gi gir1.2-gstreamer-1.0"
-    " gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good, and make the"
-    " virtual environment with --system-site-packages; or pip install PyGObject)"
+    " gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good; where the"
+    " system's Python is another one, pip install 'PyGObject<3.52')"
 )
 
 
@@ -76,6 +89,7 @@ class GStreamerCapture:
         self._name = name or pipeline
         self._gst: Any = _gstreamer()
         self._pipeline: Any = None
+        self._lock = threading.Lock()
         try:
             self._pipeline = self._gst.parse_launch(f"{pipeline} ! {_SINK}")
         except Exception as exc:  # GLib.Error, which lives in the optional library
@@ -136,7 +150,11 @@ class GStreamerCapture:
     def _error(self) -> str | None:
         """What the pipeline says went wrong."""
         kinds = self._gst.MessageType.ERROR | self._gst.MessageType.EOS
-        message = self._pipeline.get_bus().pop_filtered(kinds) if self._pipeline else None
+        pipeline = self._pipeline
+        if pipeline is None:
+            return None
+        # the sink may know before the bus does
+        message = pipeline.get_bus().timed_pop_filtered(_BUS_NS, kinds)
         if message is None:
             return None
         if message.type == self._gst.MessageType.EOS:
@@ -146,18 +164,45 @@ class GStreamerCapture:
 
     def close(self) -> None:
         """Stop the pipeline; harmless when done twice."""
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
+        with self._lock:
+            pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:  # a waiting read is woken by it
             pipeline.set_state(self._gst.State.NULL)
 
 
 def _gstreamer() -> Any:
     try:
-        import gi
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old importers and of overrides, none of it ours
+            if importlib.util.find_spec("gi") is None:
+                _load_systems_gi()
+            import gi
 
-        gi.require_version("Gst", "1.0")
-        from gi.repository import Gst
+            gi.require_version("Gst", "1.0")
+            from gi.repository import Gst
     except (ImportError, ValueError) as exc:
         raise SourceError(f"GStreamer for Python is not here ({exc}); {INSTALL_HINT}") from exc
-    Gst.init(None)
+    if not Gst.is_initialized():
+        Gst.init(None)
     return Gst
+
+
+def _load_systems_gi() -> None:
+    """The system's PyGObject, which a virtual environment hides, where it was built for this very
+    Python; nothing else of the system's packages comes along.
+    """
+    suffix = sysconfig.get_config_var("EXT_SUFFIX") or ""
+    for folder in _SYSTEM_FOLDERS:
+        if not (Path(folder) / "gi" / f"_gi{suffix}").is_file():
+            continue
+        spec = importlib.machinery.PathFinder.find_spec("gi", [folder])
+        if spec is None or spec.loader is None:
+            continue
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["gi"] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules["gi"]
+            raise
+        return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp")
 _OPEN_S: Final = 10.0
 _READ_S: Final = 3.0
-_NO_BUFFER: Final = {"fflags": "nobuffer", "flags": "low_delay"}
+_LONGEST_WAIT_S: Final = 1.0
 
 
 def is_network(spec: str) -> bool:
@@ -41,7 +42,7 @@ def device_formats() -> frozenset[str]:
 
 
 class NetworkCapture:
-    """A stream over the network.
+    """A stream over the network. One of known length (a file on a server) is played in real time.
 
     Args:
         url: Its address; RTSP is asked for over TCP, which loses no packets.
@@ -64,12 +65,13 @@ class NetworkCapture:
         import av.error
 
         self._who = without_secrets(url)
-        chosen = dict(_NO_BUFFER)
+        chosen: dict[str, str] = {}
         if url.lower().startswith("rtsp"):
             chosen["rtsp_transport"] = "tcp"
         chosen.update(options or {})
         self._container: Any = None
         self._closed = False
+        self._lock = threading.Lock()  # a container must not be closed while it is read
         self._errors = (av.error.FFmpegError, OSError, ValueError)
         try:
             self._container = av.open(
@@ -82,6 +84,8 @@ class NetworkCapture:
             self._stream.thread_type = "SLICE"
             self._stream.codec_context.flags |= 0x80000  # AV_CODEC_FLAG_LOW_DELAY
             self._frames: Iterator[Any] = self._container.decode(self._stream)
+            self._is_file = device_format is None and bool(self._container.duration)
+            self._began_s: float | None = None  # clock time of stream time 0
             self._waiting: Picture | None = self._next()
         except SourceError:
             self.close()
@@ -119,7 +123,8 @@ class NetworkCapture:
         if waiting is not None:
             return waiting
         try:
-            picture = None if self._closed else self._next()
+            with self._lock:
+                picture = None if self._closed else self._next()
         except self._errors as exc:
             raise SourceError(f"{self._who}: gives no more pictures ({_reason(exc)})") from exc
         if picture is None:
@@ -130,16 +135,31 @@ class NetworkCapture:
         frame = next(self._frames, None)
         if frame is None:
             return None
+        if self._is_file:
+            self._wait_until_due(frame.time)
         now = time.perf_counter()
         frame_bgr: U8 = np.ascontiguousarray(frame.to_ndarray(format="bgr24"), np.uint8)
         return Picture(frame_bgr, now)
 
+    def _wait_until_due(self, stream_s: float | None) -> None:
+        if stream_s is None:
+            return
+        now = time.perf_counter()
+        if self._began_s is None:
+            self._began_s = now - stream_s
+        early_s = self._began_s + stream_s - now
+        if early_s > 0:
+            time.sleep(min(early_s, _LONGEST_WAIT_S))
+        elif early_s < -_LONGEST_WAIT_S:  # the network was too slow: count anew
+            self._began_s = now - stream_s
+
     def close(self) -> None:
         """Hang up; harmless when done twice."""
         self._closed = True
-        container, self._container = self._container, None
-        if container is not None:
-            container.close()
+        with self._lock:  # a read comes to its end within _READ_S
+            container, self._container = self._container, None
+            if container is not None:
+                container.close()
 
 
 def _reason(error: BaseException) -> str:

@@ -57,6 +57,7 @@ class PacedFile:
             ends=not loop,
         )
         self._closed = threading.Event()
+        self._lock = threading.Lock()  # a reader must not be closed while it decodes
         self._due_s: float | None = None
         self._before: Frame | None = None
 
@@ -73,7 +74,8 @@ class PacedFile:
         """
         missed = 0
         while True:
-            frame = self._next()
+            with self._lock:
+                frame = self._next()
             if frame is None:
                 return None
             now = time.perf_counter()
@@ -113,4 +115,5 @@ class PacedFile:
     def close(self) -> None:
         """End; a waiting reader is woken. Harmless when done twice."""
         self._closed.set()
-        self._reader.close()
+        with self._lock:
+            self._reader.close()

@@ -18,6 +18,9 @@ _TEXT_WIDTH: Final = 0.5
 _TEXT_HEIGHT: Final = 0.07
 """Share of the picture's height that a line takes at most."""
 
+_LEAST_WIDTH_PX: Final = 64
+"""Narrower pictures have no text: it could not be read."""
+
 
 def slate(size_wh: tuple[int, int], text: str = DEFAULT_TEXT) -> U8:
     """A dark picture with one line of text in the middle.
@@ -37,7 +40,7 @@ def slate(size_wh: tuple[int, int], text: str = DEFAULT_TEXT) -> U8:
     picture = np.ascontiguousarray(
         np.broadcast_to(np.rint(shades), (height, width, 3)).astype(np.uint8)
     )
-    if not text:
+    if not text or width < _LEAST_WIDTH_PX:
         return picture
     font = cv2.FONT_HERSHEY_DUPLEX
     (text_w, text_h), _ = cv2.getTextSize(text, font, 1.0, 1)

@@ -40,8 +40,8 @@ _CAP_DEVICE_CAPS: Final = 0x80000000
 YU12: Final = int.from_bytes(b"YU12", "little")
 LOOPBACK_DRIVER: Final = "v4l2 loopback"
 LOAD_HINT: Final = (
-    "load it: sudo modprobe v4l2loopback devices=1 exclusive_caps=1"
-    " card_label=rt_swap (docs/live.md says how to install it)"
+    'load it: sudo modprobe v4l2loopback devices=1 exclusive_caps=1 card_label="rt-swap camera"'
+    " (docs/live.md says how to install it)"
 )
 
 

@@ -101,12 +101,12 @@ def open_virtual_camera(
     """
     if by not in WAYS:
         raise ConfigError(f"--virtual-cam-by: must be one of {', '.join(WAYS)}, got {by!r}")
-    if by == "v4l2" or (by == "auto" and sys.platform == "linux"):
+    platform: str = sys.platform
+    if by == "v4l2" or (by == "auto" and platform == "linux"):
         return LoopbackSink(device, size_wh)
     return PyVirtualCamSink(device, size_wh, rate_hz)
 
 
 def _hint() -> str:
-    if sys.platform == "linux":
-        return ""
-    return "; install OBS Studio (obsproject.com) and start its virtual camera once, then close OBS"
+    obs = "; install OBS Studio (obsproject.com) and start its virtual camera once, then close OBS"
+    return {"linux": ""}.get(sys.platform, obs)

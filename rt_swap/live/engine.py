@@ -668,4 +668,4 @@ def _transition_s(seconds: float) -> float:
     return float(seconds)
 
 
-__all__ = ["SPEECH_UNITS", "LiveEngine", "LiveState", "TokenSource"]
+__all__ = ["LIVE_ON_LOST", "SPEECH_UNITS", "LiveEngine", "LiveState", "TokenSource"]

@@ -42,7 +42,7 @@ _PIXELS: Final = {"compose": 1.0, "emit": 1.0, "scale": 1.0, "track": 0.3}
 _NEXT_MODEL_COST: Final = 0.6
 """What a smaller model is taken to cost, relative to the one before, until it was measured."""
 _FITS: Final = 0.9
-_FITS_UP: Final = 0.75
+_FITS_UP: Final = 0.8
 """Part of the limit that a plan may use: to stay or go down, and to go up."""
 _WINDOW: Final = 30
 _SETTLE: Final = 4

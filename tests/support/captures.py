@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rt_swap.errors import SourceError
 from rt_swap.frames import U8
@@ -29,6 +29,8 @@ class FakeCapture:
         self.info = CaptureInfo("fake camera", 160, 120, 30.0, "TEST", ends)
         self.closed = threading.Event()
         self.reads = 0
+        self.ready: Callable[[], bool] = lambda: True
+        """Whether the next picture may come; so that a busy machine drops none."""
 
     def read(self) -> Picture | None:
         while True:
@@ -44,9 +46,14 @@ class FakeCapture:
             if isinstance(step, BaseException):
                 raise step
             if step is None:
+                while not self.ready() and not self.closed.wait(0.001):
+                    pass
                 return None
             if self._pace_s:
                 self.closed.wait(self._pace_s)
+            end_s = time.monotonic() + 30
+            while not self.ready() and time.monotonic() < end_s:
+                self.closed.wait(0.001)
             self.reads += 1
             return Picture(step, time.perf_counter())
 
