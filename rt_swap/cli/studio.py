@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         parse_gains(settings.gains or None)  # says what is wrong before anything is loaded
         with Studio(
             lambda: _load(settings),
-            controls=controls_from_settings(settings.gains, settings.mode),
+            controls=controls_from_settings(settings.gains, settings.mode, settings.live_on_lost),
             max_video_mib=arguments.max_upload_mib,
         ) as studio:
             if not arguments.quiet:

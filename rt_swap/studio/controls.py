@@ -10,11 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from rt_swap.aus import AU_NAMES, AUS, NUM_AUS, REGIONS
-from rt_swap.config import MODES
+from rt_swap.config import LIVE_ON_LOST, MODES
 from rt_swap.errors import ConfigError
 from rt_swap.expression import MAX_GAIN, parse_gains
 from rt_swap.frames import F32
-from rt_swap.live.engine import LIVE_ON_LOST
 
 OWN: Final = "own"
 """The choice of no expression: the person's own shows."""
@@ -123,16 +122,17 @@ class Controls:
         return replace(self, regions=regions, aus=aus, **new)
 
 
-def controls_from_settings(gains: str, mode: str) -> Controls:
+def controls_from_settings(gains: str, mode: str, on_lost: str = "hold") -> Controls:
     """The first controls: gains and mode as settings give them.
 
     Args:
         gains: As "brows=0.5,mouth=1"; each unit that differs from 1 gets a slider of its own, or
             its region where all of the region's units agree.
         mode: One of MODES.
+        on_lost: One of LIVE_ON_LOST.
 
     Raises:
-        ConfigError: If either is wrong.
+        ConfigError: If any is wrong.
     """
     values = parse_gains(gains or None)
     regions = dict.fromkeys(REGIONS, 1.0)
@@ -145,7 +145,7 @@ def controls_from_settings(gains: str, mode: str) -> Controls:
             regions[region] = next(iter(of_region.values()))
         else:
             aus |= {name: gain for name, gain in of_region.items() if gain != 1.0}
-    return Controls().changed({"regions": regions, "aus": aus, "mode": mode})
+    return Controls().changed({"regions": regions, "aus": aus, "mode": mode, "on_lost": on_lost})
 
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {"mode": MODES, "on_lost": LIVE_ON_LOST}

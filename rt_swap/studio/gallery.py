@@ -180,7 +180,7 @@ class Gallery:
     def _load_presets(self) -> None:
         swapper = self._model()
         shipped: list[str] = list(swapper.bundle.preset_names)
-        names = [name for name in _ORDER if name in shipped]
+        names: list[str] = [name for name in _ORDER if name in shipped]
         names += [name for name in shipped if name not in names]
         for name in names:
             entry = Entry(f"preset:{name}", "preset", name.capitalize(), swapper.preset(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import sys
+import platform
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -34,7 +34,7 @@ def open_camera(size_wh: tuple[int, int]) -> FrameSink:
 
 def why_not() -> str:
     """Why there can be no virtual camera here; empty where there may be one."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         from rt_swap.io.v4l2 import find_loopback
 
         try:

@@ -40,10 +40,10 @@ def test_reset_comes_first_whatever_the_order() -> None:
 
 
 def test_settings_become_sliders() -> None:
-    controls = controls_from_settings("brows=0.5,AU12=0.3", "relative")
+    controls = controls_from_settings("brows=0.5,AU12=0.3", "relative", "slate")
     assert controls.regions["brows"] == 0.5
     assert controls.regions["mouth"] == 1.0
     assert dict(controls.aus) == {"AU12": pytest.approx(0.3)}
-    assert controls.mode == "relative"
+    assert (controls.mode, controls.on_lost) == ("relative", "slate")
     with pytest.raises(ConfigError, match="ears"):
         controls_from_settings("ears=1", "absolute")
