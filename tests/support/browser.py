@@ -109,6 +109,7 @@ def chromium(film: Path, profile: Path) -> Iterator[Any]:
         f"--use-file-for-fake-video-capture={film}",
         f"--user-data-dir={profile}",
         "--window-size=1280,900",
+        "--hide-scrollbars",
         "--lang=en",
     ):
         options.add_argument(argument)
