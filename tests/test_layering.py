@@ -56,6 +56,7 @@ RANK = {
     "__main__": 11,
     "live": 9,
     "gst": 10,
+    "studio": 11,
     "cli": 12,
     "__init__": 13,
     "__main__": 13,
@@ -77,13 +78,18 @@ ADAPTERS = {
         "rt_swap.io.sheet",
         "rt_swap.io.slate",
         "rt_swap.io.still",
+        "rt_swap.studio.pictures",
         "rt_swap.tracking.mediapipe_tracker",
     },
     "PIL": {"rt_swap.io.picture"},
-    "av": {"rt_swap.io.network", "rt_swap.io.video"},
+    "aioice": {"rt_swap.studio.webrtc"},
+    "aiortc": {"rt_swap.studio.webrtc"},
+    "av": {"rt_swap.io.network", "rt_swap.io.video", "rt_swap.studio.webrtc"},
+    "fastapi": {"rt_swap.studio.app"},
     "gi": {"rt_swap.io.gstreamer"},
     "av": {"rt_swap.io.video"},
     "gi": {"rt_swap.gst.bindings", "rt_swap.gst.element"},
+    "ifaddr": {"rt_swap.studio.webrtc"},
     "mediapipe": {"rt_swap.tracking.mediapipe_tracker"},
     "onnxruntime": {"rt_swap.backends.onnxruntime"},
     "platformdirs": {"rt_swap.config", "rt_swap.enginecache.store", "rt_swap.expression.cache"},
@@ -101,10 +107,16 @@ ADAPTERS = {
     "pyvirtualcam": {"rt_swap.io.virtual_camera"},
     "safetensors": {"rt_swap.expression.files"},
     "skimage": {"rt_swap.bench.clip", "rt_swap.cli.demo"},
+    "pydantic": {"rt_swap.studio.app"},
+    "pycuda": {"rt_swap.backends.tensorrt."},
+    "pyvirtualcam": {"rt_swap.io.virtual_camera"},
+    "safetensors": {"rt_swap.expression.files"},
+    "skimage": {"rt_swap.cli.demo", "rt_swap.studio.pictures"},
     "tensorrt": {"rt_swap.backends.tensorrt."},
     "tensorrt_rtx": {"rt_swap.backends.tensorrt."},
     "tomli": {"rt_swap.config"},
     "tqdm": {"rt_swap.cli.common"},
+    "uvicorn": {"rt_swap.studio.server"},
 }
 # Adapters as a whole: they import their library at the top, and nobody imports *them* at the top.
 WHOLE_ADAPTERS = ("rt_swap.backends.onnxruntime",)
@@ -112,6 +124,11 @@ WHOLE_ADAPTERS = (
     "rt_swap.backends.onnxruntime",
     "rt_swap.backends.tensorrt",
     "rt_swap.gst.element",
+WHOLE_ADAPTERS = (
+    "rt_swap.backends.onnxruntime",
+    "rt_swap.backends.tensorrt",
+    "rt_swap.studio.app",
+    "rt_swap.studio.webrtc",
 )
 # No NumPy at the top either: these are loaded by `rt-swap --help`.
 LIGHT = ("rt_swap", "rt_swap.__main__", "rt_swap.cli", "rt_swap.config", "rt_swap.errors")

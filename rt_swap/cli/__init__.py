@@ -19,6 +19,7 @@ from rt_swap import errors
 from rt_swap.cli import demo, engine, reenact, source
 from rt_swap.cli import demo, live, reenact, source
 from rt_swap.cli import demo, inspect, reenact, source
+from rt_swap.cli import demo, live, reenact, source, studio
 from rt_swap.cli.common import OK, TARGET_CUT_SHORT, TARGET_WITHOUT_FACE, start_logging
 from rt_swap.cli import bench, demo, devices, doctor, reenact, source
 from rt_swap.cli.common import (
@@ -116,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (reenact, source, demo, bench, doctor, devices):
     for module in (reenact, live, source, demo):
     for module in (reenact, source, demo, inspect):
+    for module in (reenact, live, studio, source, demo):
         module.add_parser(verbs)
     return parser
 

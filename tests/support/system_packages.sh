@@ -35,6 +35,9 @@ look() {
     has_library libGL.so.1 || want libgl1
     has_library libgthread-2.0.so.0 || want libglib2.0-0
     if [ "$purpose" = test ]; then
+        # the page is tried in a real browser
+        command -v chromium >/dev/null || command -v google-chrome >/dev/null || want chromium
+        command -v chromedriver >/dev/null || want chromium-driver
         # the data engine renders with OpenGL, on the CPU where there is no GPU
         has_library libEGL.so.1 || want libegl1
         has_library libOpenGL.so.0 || want libopengl0
