@@ -16,12 +16,18 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from rt_swap import errors
-from rt_swap.cli import demo, engine, reenact, source
-from rt_swap.cli import demo, live, reenact, source
-from rt_swap.cli import demo, inspect, reenact, source
-from rt_swap.cli import demo, live, reenact, source, studio
-from rt_swap.cli.common import OK, TARGET_CUT_SHORT, TARGET_WITHOUT_FACE, start_logging
-from rt_swap.cli import bench, demo, devices, doctor, reenact, source
+from rt_swap.cli import (
+    bench,
+    demo,
+    devices,
+    doctor,
+    engine,
+    inspect,
+    live,
+    reenact,
+    source,
+    studio,
+)
 from rt_swap.cli.common import (
     BENCH_SLOWER,
     DOCTOR_PROBLEM,
@@ -113,11 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rt-swap {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (reenact, source, engine, demo):
-    for module in (reenact, source, demo, bench, doctor, devices):
-    for module in (reenact, live, source, demo):
-    for module in (reenact, source, demo, inspect):
-    for module in (reenact, live, studio, source, demo):
+    for module in (
+        reenact, live, studio, source, inspect, engine, bench, doctor, devices, demo,
+    ):  # fmt: skip
         module.add_parser(verbs)
     return parser
 
