@@ -95,8 +95,8 @@ system-demo system-test: system-%:
 
 # Holds all that the demo needs, too.
 .venv/.stamp-test: .venv/.stamp-build pyproject.toml
-	@echo "installing .[demo,dev,train] and building the native module (once; takes minutes)"
-	@$(INSTALL) --no-build-isolation --editable '.[demo,dev,train]'
+	@echo "installing .[demo,dev,studio,train] and building the native module (once; takes minutes)"
+	@$(INSTALL) --no-build-isolation --editable '.[demo,dev,studio,train]'
 	@touch .venv/.stamp-demo $@
 
 # The editable install has built it once; after that only when a source is newer.

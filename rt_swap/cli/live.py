@@ -8,18 +8,20 @@ import functools
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rt_swap.cli.common import OK, common_options, settings_of
+from rt_swap.cli.common import OK, common_options, marks_of, marks_options, settings_of
 from rt_swap.config import LIVE_ON_LOST, MODES
 from rt_swap.errors import ConfigError, ExpressionFileError, SinkError
 
 if TYPE_CHECKING:
-    from rt_swap.frames import U8
+    from rt_swap.frames import U8, Frame, FrameResult
     from rt_swap.live.controls import Offer
     from rt_swap.live.engine import LiveEngine
     from rt_swap.live.run import LiveRun, SinkSlot
+    from rt_swap.provenance.marker import Marker
     from rt_swap.swapper import Swapper
 
 logger = logging.getLogger(__name__)
@@ -132,6 +134,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " itself, the frame blurred, or a slate (default: hold)",
     )
     lost.add_argument("--slate", metavar="FILE", help="the slate's picture")
+    marks_options(parser, files=False)
 
     out = parser.add_argument_group("output (without any: a window)")
     out.add_argument(
@@ -200,7 +203,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rt_swap.live.governor import Governor
     from rt_swap.live.grabber import Grabber
     from rt_swap.live.run import LiveRun, StatusFile
+    from rt_swap.provenance import consent
     from rt_swap.swapper import Swapper
+
+    consent.remind(quiet=arguments.quiet)
 
     with contextlib.ExitStack() as stack:
         opener = functools.partial(
@@ -268,11 +274,13 @@ def run(arguments: argparse.Namespace) -> int:
         grabber = stack.enter_context(Grabber(opener, name=f"camera {info.name}"))
         rate_hz = info.rate_hz if 1 <= info.rate_hz <= 240 else arguments.fps
         keys = stack.enter_context(_Keys(slots, controls))
+        marker = swappers[0].marker(marks_of(settings), holds=settings.live_on_lost == "hold")
         live = LiveRun(
             engines,
             grabber,
             slots,
             governor=governor,
+            decorate=functools.partial(_marked, marker),
             on_frame=keys.look,
             period_s=1 / rate_hz,
         )
@@ -285,11 +293,20 @@ def run(arguments: argparse.Namespace) -> int:
         for line in HELP:
             logger.info("keys: %s", line)
         summary = live.go(arguments.duration)
-    _tell(summary.as_json(), arguments)
+    _tell({**summary.as_json(), "marks": marker.record.as_json()}, arguments)
     broken = [text for text in summary.sinks.values() if text]
     if broken:
         raise SinkError("; ".join(broken))
     return OK
+
+
+def _marked(marker: Marker, shown: Frame, result: FrameResult | None) -> Frame:
+    """The picture with its marks; None where something stands in for the camera's picture."""
+    from rt_swap.frames import FrameResult, FrameStatus
+
+    if result is None:
+        result = FrameResult(shown, FrameStatus.NO_FACE, None, None, {})
+    return marker.apply(replace(result, frame=shown)).frame
 
 
 class _Keys:

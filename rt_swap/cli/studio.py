@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rt_swap.cli.common import OK, common_options, settings_of
+from rt_swap.cli.common import OK, common_options, marks_of, marks_options, settings_of
 
 if TYPE_CHECKING:
     from rt_swap.config import Settings
@@ -44,6 +44,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address, do not open a browser"
     )
+    marks_options(parser)
     parser.add_argument(
         "--max-upload-mib",
         type=int,
@@ -56,9 +57,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C; returns the exit code."""
     settings = settings_of(arguments)
+    marks = marks_of(settings)
+    from rt_swap.provenance import consent
     from rt_swap.studio.server import check_installed, listen, serve
 
     check_installed()
+    consent.remind(quiet=arguments.quiet)
     sock = listen(arguments.port)
     try:
         from rt_swap.expression import parse_gains
@@ -70,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             lambda: _load(settings),
             controls=controls_from_settings(settings.gains, settings.mode, settings.live_on_lost),
             max_video_mib=arguments.max_upload_mib,
+            marks=marks,
         ) as studio:
             if not arguments.quiet:
                 print("rt-swap: loading the model", file=sys.stderr)

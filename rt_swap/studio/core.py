@@ -13,6 +13,7 @@ from rt_swap.aus import AUS, REGIONS
 from rt_swap.errors import ConfigError
 from rt_swap.expression import MAX_GAIN
 from rt_swap.frames import U8, Expression
+from rt_swap.provenance.marks import Marks
 from rt_swap.studio.controls import OWN, Controls
 from rt_swap.studio.gallery import Entry, Gallery, MakeSwapper
 from rt_swap.studio.jobs import Job, Jobs, Wanted
@@ -37,6 +38,7 @@ class Studio:
         controls: What is set at first.
         max_video_mib: The most that is taken for a job.
         outputs: The virtual camera.
+        marks: Of provenance, in every picture and file that leaves; None leaves them unmarked.
     """
 
     def __init__(
@@ -46,17 +48,18 @@ class Studio:
         controls: Controls | None = None,
         max_video_mib: int = MAX_VIDEO_MIB,
         outputs: Outputs | None = None,
+        marks: Marks | None = None,
     ) -> None:
         if max_video_mib < 1:
             raise ConfigError(f"--max-upload-mib: must be 1 or more, got {max_video_mib}")
         self.max_video_bytes = max_video_mib * MIB
         self.max_expression_bytes = MAX_EXPRESSION_MIB * MIB
-        self._make_swapper = make_swapper
+        self._make_swapper, self._marks = make_swapper, marks
         self._closing = contextlib.ExitStack()
         self.uploads = self._closing.enter_context(Uploads())
         self.gallery = Gallery(make_swapper)
         self._closing.callback(self.gallery.close)
-        self.jobs = Jobs(make_swapper, self.uploads)
+        self.jobs = Jobs(make_swapper, self.uploads, marks)
         self._closing.callback(self.jobs.close)
         self.outputs = outputs or Outputs()
         self._lock = threading.Lock()
@@ -118,6 +121,7 @@ class Studio:
                 self._controls,
                 self._expression(self._controls.chosen),
                 self.outputs,
+                marks=self._marks,
                 on_portrait=self._portrait,
                 on_end=on_end,
             )

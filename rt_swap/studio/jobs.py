@@ -14,6 +14,7 @@ from typing import Any, Final
 from rt_swap.config import SOURCE_TIMINGS
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32, Expression
+from rt_swap.provenance.marks import Marks
 from rt_swap.studio.gallery import MakeSwapper
 from rt_swap.studio.uploads import Upload, Uploads, check_video, kind_of, remove
 
@@ -117,8 +118,10 @@ class Jobs:
         uploads: Where results are written.
     """
 
-    def __init__(self, make_swapper: MakeSwapper, uploads: Uploads) -> None:
-        self._make_swapper, self._uploads = make_swapper, uploads
+    def __init__(
+        self, make_swapper: MakeSwapper, uploads: Uploads, marks: Marks | None = None
+    ) -> None:
+        self._make_swapper, self._uploads, self._marks = make_swapper, uploads, marks
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -253,6 +256,7 @@ class Jobs:
             gains=wanted.gains,
             mode=wanted.mode,
             source_timing=wanted.timing,
+            marks=self._marks,
             progress=progress,
         )
         job.total = job.done = summary.frames_out

@@ -20,6 +20,8 @@ from rt_swap.errors import RtSwapError
 from rt_swap.frames import F32, U8, Expression, Frame, FrameStatus
 from rt_swap.live.engine import LiveEngine
 from rt_swap.pipeline import AuMeter
+from rt_swap.provenance.marker import Marker
+from rt_swap.provenance.marks import Marks
 from rt_swap.stream import EndedError, Handover
 from rt_swap.studio.controls import Controls
 from rt_swap.studio.gallery import MakeSwapper
@@ -64,6 +66,7 @@ class Session:
         controls: What is wanted at first.
         expression: The expression chosen at first, or None.
         outputs: Where pictures go besides.
+        marks: Of provenance, in every picture that leaves; None leaves them unmarked.
         on_portrait: Gets one picture that shows a face, early on; None where nobody wants it.
         on_end: Called once at the very end, on the session's thread, with what went wrong or "".
     """
@@ -76,11 +79,12 @@ class Session:
         expression: Expression | None,
         outputs: Outputs,
         *,
+        marks: Marks | None = None,
         on_portrait: Callable[[U8], None] | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         self._make_swapper, self._emit, self._outputs = make_swapper, emit, outputs
-        self._on_portrait, self._on_end = on_portrait, on_end
+        self._on_portrait, self._on_end, self._marks = on_portrait, on_end, marks
         self._lock = threading.Lock()
         self._wanted: tuple[Controls, Expression | None] = (controls, expression)
         self._applied: Expression | None = None
@@ -201,7 +205,10 @@ class Session:
                     with self._lock:
                         self._configure(engine)
                         self._engine, self._phase = engine, "live"
-                    self._frames(engine, AuMeter(encoder, 1))
+                    marker = (
+                        None if self._marks is None else swapper.marker(self._marks, holds=True)
+                    )
+                    self._frames(engine, AuMeter(encoder, 1), marker)
                 finally:
                     with self._lock:
                         self._engine = None
@@ -240,7 +247,7 @@ class Session:
         engine.set_keep_blink(controls.keep_blink)
         engine.set_on_lost(controls.on_lost)
 
-    def _frames(self, engine: LiveEngine, meter: AuMeter) -> None:
+    def _frames(self, engine: LiveEngine, meter: AuMeter, marker: Marker | None) -> None:
         read_s = 0.0
         while True:
             incoming = self._slot.get()
@@ -255,6 +262,9 @@ class Session:
             if result.crop is not None and begin_s - read_s >= _READ_EVERY_S:
                 read_s = begin_s
                 shown = meter.read(picture_bgr, result.crop)
+            if marker is not None:
+                result = marker.apply(result)
+                picture_bgr = result.frame.frame_bgr
             self._outputs.send(result.frame, self._wanted[0].virtual_camera)
             if result.crop is not None and self._portrait_asked and self._on_portrait is not None:
                 self._portrait_asked = False
