@@ -48,6 +48,27 @@ class Cost:
     nodes: int
 
 
+def _load_weights(model: Any) -> None:
+    """Fold each Cast of a weight into the weight, as every runtime does when it loads a graph: the
+    shipped files store their weights in half precision.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    weights = {i.name: i for i in graph.initializer}
+    kept = []
+    for node in graph.node:
+        weight = weights.get(node.input[0]) if node.op_type == "Cast" and node.input else None
+        if weight is None:
+            kept.append(node)
+            continue
+        to = next(a.i for a in node.attribute if a.name == "to")
+        values = numpy_helper.to_array(weight).astype(helper.tensor_dtype_to_np_dtype(to))
+        weight.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
 def cost_of(path: Path) -> Cost:
     """Count a graph.
 
@@ -60,7 +81,9 @@ def cost_of(path: Path) -> Cost:
     import onnx
     from onnx import shape_inference
 
-    model = shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True)
+    model = onnx.load(str(path))
+    _load_weights(model)
+    model = shape_inference.infer_shapes(model, data_prop=True)
     graph = model.graph
     shapes = {i.name: tuple(i.dims) for i in graph.initializer}
     weights = set(shapes)
@@ -129,6 +152,7 @@ def torch_module(path: Path) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     from onnx import numpy_helper
 
     model = onnx.load(str(path))
+    _load_weights(model)
     unknown = sorted({n.op_type for n in model.graph.node} - set(OPERATORS))
     if unknown:
         raise ConfigError(
@@ -319,6 +343,9 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Exp": _unary("exp"),
     "Expand": lambda s: s.call(_t().broadcast_to, s.input(0), tuple(s.integers(1))),
     "Flatten": lambda s: s.call(_t().flatten, s.input(0), s.attributes.get("axis", 1)),
+    "Gather": lambda s: s.call(
+        _t().index_select, s.input(0), s.attributes.get("axis", 0), s.input(1)
+    ),
     "Gemm": _gemm,
     "LeakyRelu": lambda s: s.call(
         _f().leaky_relu, s.input(0), float(s.attributes.get("alpha", 0.01))

@@ -91,8 +91,8 @@ def count_macs(model: onnx.ModelProto) -> int:
     total = 0
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
-            # each output (Conv) or input (ConvTranspose) position of each picture meets every weight
-            # once
+            # each output (Conv) or input (ConvTranspose) position of each picture meets every
+            # weight once
             weight = shapes[node.input[1]]
             over = shapes[node.output[0] if node.op_type == "Conv" else node.input[0]]
             total += over[0] * _product(over[2:]) * _product(weight)

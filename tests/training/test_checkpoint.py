@@ -47,7 +47,7 @@ class Kit:
         }
 
     def step(self) -> None:
-        encoded = self.net.encoder(torch.ones(1, 3, 32, 32) * 0.3)
+        encoded = self.net.encoder(torch.linspace(0.1, 0.5, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32))
         said = self.net.generator(encoded.features, encoded.tokens, encoded.tokens * 0.5)
         (said.fill_rgb.square().mean() + said.flow_raw.sum() + encoded.aus_lr.mean()).backward()
         self.critics.face(torch.ones(1, 3, 32, 32)).sum().backward()
