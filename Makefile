@@ -33,7 +33,7 @@ TARGET ?=
 SOURCE ?=
 export TARGET SOURCE
 
-.PHONY: help demo test test-gpu check fix bench ext ext-current setup setup-demo system-demo system-test clean
+.PHONY: help demo test test-gpu check fix bench bench-live doctor roofline sass ext ext-current setup setup-demo system-demo system-test clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
@@ -64,11 +64,24 @@ fix: setup  ## the same, edits what can be edited
 bench: setup  ## measure the pipeline; fails where a bound is missed
 	@$(PY) -m benchmarks.bench_pipeline $(BENCH_ARGS)
 
+bench-live: setup  ## measure the age of live frames for ten minutes
+	@$(PY) -m benchmarks.bench_live $(BENCH_ARGS)
+
+doctor: setup  ## say what is missing here, and the cure
+	@$(BIN)/rt-swap doctor
+
+roofline: setup  ## how fast each stage could be at best, as a page in out/
+	@mkdir -p out
+	@$(PY) -m benchmarks.roofline --html out/roofline.html
+
+sass: setup  ## compile the CUDA kernels for every architecture; fails where registers spill
+	@$(PY) -m benchmarks.cuda_sass
+
 ext: .venv/.stamp-build  ## build the native module again
 	$(PY) setup.py --quiet build_ext --inplace --force
 
 clean:  ## remove what was built and written, but not .venv
-	rm -rf build out $(wildcard rt_swap/_warp*.so) $(wildcard *.egg-info)
+	rm -rf build out $(wildcard rt_swap/_warp*.so) rt_swap/_warp.fatbin $(wildcard *.egg-info)
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 setup: system-test .venv/.stamp-test ext-current  ## set up for development: tests, training, checks
