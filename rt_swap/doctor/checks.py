@@ -700,6 +700,6 @@ def lines_of(findings: Sequence[Finding]) -> Iterator[str]:
     """For a terminal."""
     marks = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
     for finding in findings:
-        yield f"{marks[finding.state]}{finding.subject:16}{finding.text}"
+        yield f"{marks[finding.state]}{finding.subject:18}{finding.text}"
         if finding.cure and finding.state != "ok":
-            yield f"{'':8}{'':16}  -> {finding.cure}"
+            yield f"{'':8}{'':18}  -> {finding.cure}"
