@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -85,8 +87,9 @@ class Watcher:
 
     engine: LiveEngine
     warm_up_s: float
-    ages_ms: list[float] = field(default_factory=list)
-    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    # four bytes a number: lists of floats would be some MiB of the growth that is looked for
+    ages_ms: array[float] = field(default_factory=lambda: array("f"))
+    stages_ms: dict[str, array[float]] = field(default_factory=dict)
     memory_mib: list[tuple[float, float]] = field(default_factory=list)
     changes: int = 0
     received_before: int = 0
@@ -116,7 +119,7 @@ class Watcher:
             return
         self.ages_ms.append(state.age_ms)
         for name, value_ms in state.stage_ms.items():
-            self.stages_ms.setdefault(name, []).append(value_ms)
+            self.stages_ms.setdefault(name, array("f")).append(value_ms)
         if not self.memory_mib or since_s - self.memory_mib[-1][0] >= 1.0:
             self.memory_mib.append((since_s, resident_mib()))
 
@@ -127,8 +130,6 @@ def resident_mib() -> float:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError, ValueError):
         return 0.0
-    import os
-
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -100,8 +100,9 @@ class PacedFile:
             return None
         frame = next(self._frames, None)
         if frame is None and self._loop:
-            self._reader.close()
-            self._reader = VideoReader(self._path)
+            if not self._reader.rewind():
+                self._reader.close()
+                self._reader = VideoReader(self._path)
             self._frames, self._before = iter(self._reader), None
             frame = next(self._frames)
         return frame

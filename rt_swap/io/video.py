@@ -20,7 +20,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -340,6 +340,7 @@ class VideoReader:
                     f"{detail}; it is damaged or was never finished"
                 )
             self._first: VideoFrame | None = first
+            self._first_pts = first.pts
             self._turn = _turn_of(first, self._container, self._path)
             self._stored_wh = (first.width, first.height)
             self.info = self._read_info(first)
@@ -440,7 +441,7 @@ class VideoReader:
         )
 
     # --- reading ---
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Generator[VideoFrame, None, None]:
         streams = (self._stream, *self._container.streams.audio)
         packets = self._container.demux(*streams)
         while True:
@@ -481,6 +482,27 @@ class VideoReader:
                     return
                 picture = following
             yield self._frame(picture)
+
+    def rewind(self) -> bool:
+        """Begin again at the first frame, without opening the file again.
+
+        Returns:
+            False where that cannot be done, as in a file that cannot be sought: open it anew then;
+            this reader has ended.
+        """
+        self._pictures.close()
+        self._first, self._finished = None, True
+        try:
+            self._container.seek(self._container.start_time or 0)
+        except self._errors:
+            return False
+        self._packets_seen, self._failure = 0, None
+        self._pictures = self._decode()
+        first = next(self._pictures, None)
+        if first is None or first.pts != self._first_pts:
+            return False
+        self._first, self._finished, self._last_pts = first, False, None
+        return True
 
     def _frame(self, picture: VideoFrame) -> Frame:
         info = self.info
@@ -572,6 +594,7 @@ class VideoReader:
     def close(self) -> None:
         """Close the file; harmless when done twice."""
         self._first = None
+        self._pictures.close()  # it holds this reader, which holds it: a dozen MiB until collected
         self._container.close()
 
     def __enter__(self) -> VideoReader:

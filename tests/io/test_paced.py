@@ -11,6 +11,7 @@ import pytest
 from rt_swap.errors import SourceError
 from rt_swap.io import paced
 from rt_swap.io.paced import PacedFile
+from rt_swap.io.video import VideoReader
 from tests.support.videos import numbered, write_video
 
 
@@ -54,6 +55,29 @@ def test_pictures_come_at_their_times_and_the_file_begins_again(clip: Path, cloc
     assert capture.info.rate_hz == pytest.approx(25)
     assert not capture.info.ends
     assert capture.read() is None
+
+
+def test_a_file_that_cannot_be_rewound_is_opened_again(
+    clip: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    reader = paced.VideoReader
+
+    def opening(path: Path) -> VideoReader:
+        opened.append(path)
+        return reader(path)
+
+    monkeypatch.setattr(paced, "VideoReader", opening)
+    for rewinds in (True, False):
+        opened.clear()
+        if not rewinds:
+            monkeypatch.setattr(reader, "rewind", lambda _: False)
+        capture = PacedFile(clip)
+        clock.attach(capture)
+        pictures = [capture.read() for _ in range(12)]
+        capture.close()
+        assert all(p is not None for p in pictures)
+        assert len(opened) == (1 if rewinds else 3)
 
 
 def test_without_loop_it_ends(clip: Path, clock: Clock) -> None:

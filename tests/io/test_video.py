@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import logging
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,54 @@ def test_reader_frames_stay_valid_after_the_next_one_and_after_close(tmp_path: P
         frames = list(reader)
     for frame, picture in zip(frames, pictures, strict=True):
         np.testing.assert_array_equal(frame.frame_bgr, picture)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {"codec": "libx264", "audio": ["aac"]}),
+        ("a.mkv", {"codec": "libx264", "options": {"bf": "2"}}),
+    ],
+)
+def test_rewind_gives_the_same_frames_again(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    write_video(tmp_path / name, numbered(30), **options)
+    with VideoReader(tmp_path / name) as reader:
+        rounds = [[(f.pts, f.frame_bgr.tobytes()) for f in reader]]
+        assert reader.rewind()
+        next(iter(reader))  # from the middle, too
+        assert reader.rewind()
+        rounds.append([(f.pts, f.frame_bgr.tobytes()) for f in reader])
+        assert reader.damage is None
+    assert len(rounds[0]) == 30
+    assert rounds[1] == rounds[0]
+
+
+def test_rewind_says_where_it_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "a.mp4", numbered(5))
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        first = next(iter(reader))
+        monkeypatch.setattr(reader, "_first_pts", first.pts + 7)  # as if seeking landed elsewhere
+        assert not reader.rewind()
+        assert list(reader) == []
+
+
+def test_a_closed_reader_is_gone_at_once(tmp_path: Path) -> None:
+    """Without the collector of cycles: each keeps a decoder's buffers, a dozen MiB at 720p."""
+    write_video(tmp_path / "a.mp4", numbered(5))
+    gc.collect()
+    gc.disable()
+    try:
+        reader = VideoReader(tmp_path / "a.mp4")
+        frames = iter(reader)
+        next(frames)
+        reader.close()
+        gone = weakref.ref(reader)
+        del reader, frames
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_reader_frames_are_the_callers_to_write_into(tmp_path: Path) -> None:
