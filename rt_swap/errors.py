@@ -97,3 +97,9 @@ class SinkError(StreamError):
     """Frames cannot be written: the path exists, is the input, is not writable, or the disk is
     full.
     """
+
+
+def in_one_line(error: BaseException) -> str:
+    """What to tell people of an error: our own say it themselves, others need their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RtSwapError) else f"{type(error).__name__}: {text}"

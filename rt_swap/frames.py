@@ -121,6 +121,7 @@ class FrameResult:
         crop: The face used, or None.
         target_aus_lr: (K, 2) the target's own intensities before the swap, or None.
         stage_ms: Milliseconds spent in each stage, by name.
+        repeats: The picture is an earlier re-expressed one, shown again.
     """
 
     frame: Frame
@@ -128,3 +129,4 @@ class FrameResult:
     crop: FaceCrop | None
     target_aus_lr: F32 | None
     stage_ms: dict[str, float]
+    repeats: bool = False

@@ -120,7 +120,6 @@ class Pipeline:
         self._ones = np.ones((1, NUM_AUS), np.float32)
         self._zeros = np.zeros((1, NUM_AUS), np.float32)
         self._no_tokens = np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32)
-        self._relative = {mode: np.full((1, 1), i, np.float32) for i, mode in enumerate(MODES)}
         self._shown: U8 | None = None
 
     # --- the line ---
@@ -178,15 +177,19 @@ class Pipeline:
         work: Work,
         tokens: F32 | None,
         gains: F32 | None = None,
-        mode: str = "absolute",
+        mode: str | float = "absolute",
         neutral_tokens: F32 | None = None,
     ) -> Work:
-        """Run the network; arguments as for :meth:`process`. Returns ``work``, with the
+        """Run the network; arguments as for :meth:`process`, where ``mode`` may also be a number
+        between 0, absolute, and 1, relative: that mixture of the two. Returns ``work``, with the
         instructions in it.
         """
-        if mode not in MODES:
-            raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, got {mode!r}")
-        if mode == "relative" and neutral_tokens is None:
+        if isinstance(mode, str):
+            if mode not in MODES:
+                raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, got {mode!r}")
+            mode = float(MODES.index(mode))
+        relative = mode
+        if relative > 0 and neutral_tokens is None:
             raise ConfigError("--mode relative: needs the source's resting face; pass --neutral")
         if work.crop is None:
             return work
@@ -201,7 +204,7 @@ class Pipeline:
             else self._ones
             if gains is None
             else _row("gains", gains),
-            "relative": self._relative[mode],
+            "relative": np.full((1, 1), relative, np.float32),
         }
         with stage(work.stage_ms, "generate"):
             if work.buffers is not None:
@@ -231,6 +234,7 @@ class Pipeline:
                 callers that own it.
         """
         frame, crop, buffers = work.frame, work.crop, work.buffers
+        repeats = False
         with stage(work.stage_ms, "compose"):
             if crop is not None and work.swaps:
                 if work.composed is not None:
@@ -243,7 +247,7 @@ class Pipeline:
                 if self._on_lost == "hold":
                     self._remember(picture)
             else:
-                picture = self._lost(frame.frame_bgr, in_place)
+                picture, repeats = self._lost(frame.frame_bgr, in_place)
                 status = FrameStatus.NO_FACE
         if buffers is not None:
             work.buffers = None
@@ -252,7 +256,7 @@ class Pipeline:
             work.composed.release()
             work.composed = None
         shown = Frame(picture, frame.pts, frame.time_base, frame.captured_s)
-        return FrameResult(shown, status, crop, work.target_aus_lr, work.stage_ms)
+        return FrameResult(shown, status, crop, work.target_aus_lr, work.stage_ms, repeats)
 
     # --- helpers ---
     def _take_buffers(self) -> _Buffers:
@@ -310,12 +314,13 @@ class Pipeline:
             self._shown = np.empty_like(picture_bgr)
         np.copyto(self._shown, picture_bgr)
 
-    def _lost(self, frame_bgr: U8, in_place: bool) -> U8:
+    def _lost(self, frame_bgr: U8, in_place: bool) -> tuple[U8, bool]:
+        """What on_lost shows, and whether it is an earlier picture."""
         if self._on_lost == "blur":
-            return blurred(frame_bgr)
+            return blurred(frame_bgr), False
         if self._shown is not None and self._shown.shape == frame_bgr.shape:
-            return self._shown.copy()
-        return frame_bgr if in_place else frame_bgr.copy()
+            return self._shown.copy(), True
+        return (frame_bgr if in_place else frame_bgr.copy()), False
 
     # --- lifetime ---
     def reset(self) -> None:

@@ -406,18 +406,15 @@ class Swapper:
         if self._live is not None:
             self._live.reset()
 
-    def marker(self, marks: Marks | None = None, *, holds: bool | None = None) -> Marker:
+    def marker(self, marks: Marks | None = None) -> Marker:
         """What puts marks into the pictures that :meth:`process` gives; it puts in none itself.
 
         Args:
             marks: Which; None takes all (a live picture has no manifest).
-            holds: Whether the last altered picture may be shown while nobody is there; None goes by
-                this Swapper's ``on_lost`` (rt_swap.live has its own).
         """
         return Marker(
             marks or Marks(),
             self.bundle.generator_sha256,
-            holds=self._on_lost == "hold" if holds is None else holds,
             threads=self._threads,
         )
 
@@ -427,7 +424,11 @@ class Swapper:
 
         It shares the loaded generator with :meth:`process`, so use one of them at a time.
         """
-        with self._follower(self._target_face) as follower, self._pipeline(follower) as pipeline:
+        # two, so that somebody on a poster or behind does not keep the person at the camera out
+        with (
+            self._follower(self._target_face, 2, prefers_larger=True) as follower,
+            self._pipeline(follower) as pipeline,
+        ):
             yield pipeline
 
     @contextlib.contextmanager
@@ -545,7 +546,7 @@ class Swapper:
                 panels = stack.enter_context(_Comparison(source_path, info))
             wanted = marks or Marks.none()
             marker = self.marker(wanted)
-            seal = self._sealer(wanted, marker, output, info.path, mode)
+            seal = self.sealer(wanted, marker, output, info.path, mode)
             sink: FrameSink
             if output.suffix.lower() in STILL_SUFFIXES:
                 still = StillWriter(
@@ -602,9 +603,19 @@ class Swapper:
             logger.warning("%s", summary.damage)
         return summary
 
-    def _sealer(
-        self, marks: Marks, marker: Marker, output: Path, target: Path, mode: str
-    ) -> Sealer:
+    def sealer(self, marks: Marks, marker: Marker, output: Path, target: Path, mode: str) -> Sealer:
+        """What signs an output file and says in it what was done.
+
+        Args:
+            marks: Which are wanted.
+            marker: What marked its pictures; what becomes of the manifest is added to its record.
+            output: The file's final name.
+            target: The file that was re-expressed; ``Path("camera")`` where there was none.
+            mode: "absolute" or "relative".
+
+        Raises:
+            ConfigError: If the certificate given cannot be used.
+        """
         hashes = {
             "expression_encoder": self.bundle.sha256,
             "target_generator": self.bundle.generator_sha256,
@@ -644,12 +655,16 @@ class Swapper:
 
     @contextlib.contextmanager
     def _follower(
-        self, face: Literal["largest"] | int, at_least: int = 1
+        self,
+        face: Literal["largest"] | int,
+        at_least: int = 1,
+        *,
+        prefers_larger: bool = False,
     ) -> Iterator[FaceFollower]:
         many = at_least if face == "largest" else max(_SEVERAL, face + 1)
         tracker = self._make_tracker(many, False)
         try:
-            yield FaceFollower(tracker, face=face)
+            yield FaceFollower(tracker, face=face, prefers_larger=prefers_larger)
         finally:
             tracker.close()
 

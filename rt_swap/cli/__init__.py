@@ -11,9 +11,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from rt_swap import errors
 from rt_swap.cli import (
@@ -149,10 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as leaving:  # argparse has spoken; its code for a mistake is 2, which is ours too
         return int(leaving.code or 0)
     start_logging(quiet=arguments.quiet, verbose=arguments.verbose)
-    try:
-        previous = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not on the main thread, as inside another program
-        previous = None
+    previous = _on_end(terminate)
     try:
         return int(arguments.run(arguments))
     except BaseException as error:
@@ -166,8 +163,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error, code)
         return _TERMINATED if terminated and code == EXIT_CODES[KeyboardInterrupt] else code
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _on_end(terminate: Callable[[int, FrameType | None], NoReturn]) -> dict[int, Any]:
+    """Have a function called when the process is asked to end, or its terminal is closed.
+
+    Returns:
+        The handlers before, by signal; none where this is not the main thread.
+    """
+    previous: dict[int, Any] = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue  # Windows has no SIGHUP; nohup does not want it heard
+        try:
+            previous[number] = signal.signal(number, terminate)
+        except ValueError:  # not on the main thread, as inside another program
+            break
+    return previous
 
 
 def _tell(error: BaseException, code: int) -> None:

@@ -41,9 +41,20 @@ def common_options() -> argparse.ArgumentParser:
     )
     group.add_argument("--cache", metavar="DIR", help="folder of encoded sources")
     group.add_argument("--config", metavar="FILE", help="settings in TOML")
-    group.add_argument("-q", "--quiet", action="store_true", help="say errors only")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+    _talk_options(group)
     return parser
+
+
+def talk_options() -> argparse.ArgumentParser:
+    """How much is said: all that a verb without a model takes; a parent for its parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _talk_options(parser)
+    return parser
+
+
+def _talk_options(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="say errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
 def marks_options(parser: argparse.ArgumentParser, *, files: bool = True) -> None:

@@ -577,6 +577,23 @@ def _panels(source: Path) -> str:
     return "target | output" if saved else "source | target | output"
 
 
+def _with_margin(sheet_bgr: U8, corner: str) -> U8:
+    """Room for the badge beside the pictures: on a face it would hide what the sheet is for."""
+    import cv2
+    import numpy as np
+
+    from rt_swap.provenance import badge
+
+    label = badge.badge_for(*sheet_bgr.shape[:2])
+    tall = label.grey.shape[0] + 2 * label.margin_px
+    above, below = (tall, 0) if corner.startswith("top") else (0, tall)
+    colour = sheet_bgr[0, 0].tolist()
+    return np.asarray(
+        cv2.copyMakeBorder(sheet_bgr, above, below, 0, 0, cv2.BORDER_CONSTANT, value=colour),
+        np.uint8,
+    )
+
+
 def _write_sheet(
     path: Path,
     rows: Sequence[Sequence[U8]],
@@ -591,6 +608,7 @@ def _write_sheet(
 
     sheet_bgr = contact_sheet(rows, headers)
     if marks.badge != "off":
+        sheet_bgr = _with_margin(sheet_bgr, marks.badge)
         badge.draw(sheet_bgr, marks.badge)
     with StillWriter(path, overwrite=True, inputs=inputs) as writer:
         writer.write(Frame(sheet_bgr, 0, Fraction(1, _RATE)))

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from rt_swap.cli.common import OK, common_options
+from rt_swap.cli.common import OK, talk_options
 from rt_swap.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -22,7 +22,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "inspect",
-        parents=[common_options()],
+        parents=[talk_options()],
         help="read the marks of provenance in a video or picture",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -134,7 +135,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         " itself, the frame blurred, or a slate (default: hold)",
     )
     lost.add_argument("--slate", metavar="FILE", help="the slate's picture")
-    marks_options(parser, files=False)
+    marks_options(parser)
 
     out = parser.add_argument_group("output (without any: a window)")
     out.add_argument(
@@ -216,7 +217,6 @@ def run(arguments: argparse.Namespace) -> int:
             rate_hz=arguments.fps,
             loop=not arguments.once,
         )
-        slots = _sinks(arguments)
         swappers = [
             stack.enter_context(
                 Swapper.load(
@@ -230,6 +230,14 @@ def run(arguments: argparse.Namespace) -> int:
             )
             for model in (settings.model, *arguments.smaller_model)
         ]
+        marks = marks_of(settings)
+        marker = swappers[0].marker(marks)
+        sealer = None
+        if arguments.output is not None:
+            output = Path(arguments.output)
+            sealer = swappers[0].sealer(marks, marker, output, Path("camera"), settings.mode)
+            sealer.ready()
+        slots = _sinks(arguments, sealer)
         governor = Governor(arguments.max_latency_ms, models=len(swappers))
         slate_bgr = _slate(arguments.slate)
         engines = [
@@ -274,7 +282,6 @@ def run(arguments: argparse.Namespace) -> int:
         grabber = stack.enter_context(Grabber(opener, name=f"camera {info.name}"))
         rate_hz = info.rate_hz if 1 <= info.rate_hz <= 240 else arguments.fps
         keys = stack.enter_context(_Keys(slots, controls))
-        marker = swappers[0].marker(marks_of(settings), holds=settings.live_on_lost == "hold")
         live = LiveRun(
             engines,
             grabber,
@@ -366,7 +373,7 @@ def _slate(path: str | None) -> U8 | None:
     return read_picture(Path(path))
 
 
-def _sinks(arguments: argparse.Namespace) -> list[SinkSlot]:
+def _sinks(arguments: argparse.Namespace, seal: Callable[[Path], None] | None) -> list[SinkSlot]:
     from rt_swap.io.base import FrameSink
     from rt_swap.io.null import NullSink
     from rt_swap.io.preview import PreviewWindow
@@ -388,7 +395,9 @@ def _sinks(arguments: argparse.Namespace) -> list[SinkSlot]:
     if arguments.output is not None:
 
         def file(size_wh: tuple[int, int], rate_hz: float) -> FrameSink:
-            return FileTee(arguments.output, rate_hz=rate_hz, overwrite=arguments.overwrite)
+            return FileTee(
+                arguments.output, rate_hz=rate_hz, overwrite=arguments.overwrite, seal=seal
+            )
 
         slots.append(SinkSlot(str(arguments.output), file, comes_back=False))
     if arguments.null:

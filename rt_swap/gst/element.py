@@ -19,7 +19,7 @@ gi.require_version("GstVideo", "1.0")
 from gi.repository import GLib, GObject, Gst, GstBase, GstVideo  # noqa: E402
 
 from rt_swap.config import BADGES, MODES, ON_LOST  # noqa: E402
-from rt_swap.errors import ConfigError, RtSwapError  # noqa: E402
+from rt_swap.errors import ConfigError, RtSwapError, in_one_line  # noqa: E402
 
 if TYPE_CHECKING:
     from rt_swap.frames import U8, Expression, FrameResult
@@ -311,7 +311,7 @@ class RtSwap(GstBase.BaseTransform):  # type: ignore[misc]
             engine.set_keep_speech(values["keep-speech"])
             engine.set_keep_blink(values["keep-blink"])
             marks = Marks(badge=values["badge"], watermark=values["watermark"], manifest=False)
-            self._marker = self._swapper.marker(marks, holds=True)
+            self._marker = self._swapper.marker(marks)
             self._choose_expression(wait=True)
         except RtSwapError as error:
             self._fail(Gst.ResourceError.quark(), Gst.ResourceError.FAILED, str(error))
@@ -368,21 +368,18 @@ class RtSwap(GstBase.BaseTransform):  # type: ignore[misc]
                 "a buffer cannot be written to; put videoconvert before rtswap",
             )
             return Gst.FlowReturn.ERROR
+        picture: U8 = np.ndarray(
+            (info.height, info.width, 3), np.uint8, where.data, offset, (stride, 3, 1)
+        )
         try:
-            picture: U8 = np.ndarray(
-                (info.height, info.width, 3),
-                np.uint8,
-                where.data,
-                offset,
-                (stride, 3, 1),
-            )
             result = marker.apply(engine.process(self._frame(buffer, picture)))
             np.copyto(picture, result.frame.frame_bgr)
-            del picture
-        except RtSwapError as error:
-            self._fail(Gst.StreamError.quark(), Gst.StreamError.FAILED, str(error))
+        except Exception as error:  # PyGObject would make OK of it, and the camera's picture leave
+            picture[:] = 0
+            self._fail(Gst.StreamError.quark(), Gst.StreamError.FAILED, in_one_line(error))
             return Gst.FlowReturn.ERROR
         finally:
+            del picture  # it must not outlive the mapping
             buffer.unmap(where)
         self._count(result, (time.perf_counter() - begin_s) * 1e3)
         return Gst.FlowReturn.OK
@@ -394,6 +391,11 @@ class RtSwap(GstBase.BaseTransform):  # type: ignore[misc]
         from rt_swap.frames import Frame
 
         pts = buffer.pts if buffer.pts != Gst.CLOCK_TIME_NONE else self._last_pts + 1
+        if pts + Gst.SECOND // 2 < self._last_pts:  # a seek, or a file that begins again
+            self._last_pts = -1
+            if self._engine is not None and self._marker is not None:
+                self._engine.reset()
+                self._marker.reset()
         pts = max(pts, self._last_pts + 1) if pts <= self._last_pts else pts
         self._last_pts = pts
         now_s = time.perf_counter()

@@ -68,13 +68,15 @@ class PreviewWindow:
 
         if not self._open:
             return "closed"
-        code = cv2.waitKey(1)
+        code = cv2.waitKeyEx(1)
         if self.frames and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
             self._open = False
             return "closed"
         if code < 0:
             return None
-        code &= 0xFF
+        code &= 0xFFFF  # above are Shift, Num Lock and the like
+        if not 0 < code < 0x80:  # arrows and others, whose low byte is some letter's
+            return None
         return {27: "escape", 13: "enter", 9: "tab"}.get(code, chr(code))
 
     def finish(self, *, last_duration: int | None = None, cut_audio: bool = False) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +39,7 @@ class FileTee:
         overwrite: Replace an existing file.
         codec: FFmpeg's name of the encoder; None takes the container's usual one.
         crf: Quality; None takes the encoder's default.
+        seal: See PartFile.
 
     Attributes:
         frames: Pictures handed over.
@@ -55,12 +57,13 @@ class FileTee:
         overwrite: bool = False,
         codec: str | None = None,
         crf: int | None = None,
+        seal: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.name = str(path)
         self.frames = self.dropped = 0
         self._rate = Fraction(rate_hz or 30.0).limit_denominator(1001)
-        self._overwrite, self._codec, self._crf = overwrite, codec, crf
+        self._overwrite, self._codec, self._crf, self._seal = overwrite, codec, crf, seal
         # opened now, so that a path that cannot be written fails before the call begins
         VideoWriter(
             self.path, self._info((16, 16)), codec=codec, crf=crf, overwrite=overwrite
@@ -102,6 +105,7 @@ class FileTee:
                 overwrite=self._overwrite,
                 options=_FAST.get(codec),
                 threads=1,
+                seal=self._seal,
             )
             self._size_wh = (width, height)
             self._thread = threading.Thread(

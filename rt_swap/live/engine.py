@@ -21,7 +21,7 @@ import numpy as np
 from rt_swap import expression as expressions
 from rt_swap.aus import AUS, NUM_AUS, AuId
 from rt_swap.config import LIVE_ON_LOST, MODES
-from rt_swap.errors import ConfigError, ExpressionError, RtSwapError
+from rt_swap.errors import ConfigError, ExpressionError, in_one_line
 from rt_swap.frames import (
     F32,
     U8,
@@ -386,7 +386,8 @@ class LiveEngine:
             inside is replaced by what ``on_lost`` shows.
 
         Raises:
-            RtSwapError: If many frames in a row fail, or the engine is closed.
+            ConfigError: If the engine is closed.
+            Exception: What the last of many frames in a row failed with.
         """
         if self._closed:
             raise ConfigError("LiveEngine: a frame came after close(); make a new engine")
@@ -397,21 +398,21 @@ class LiveEngine:
         self._size_wh = (width, height)
         dt_s = self._step(frame.time_s)
         wanted = self._take_wanted(frame.time_s)
-        failed: RtSwapError | None = None
+        failed: Exception | None = None
         try:
             result = self._swapped(frame, wanted, dt_s)
             self._failures_in_a_row = 0
-        except RtSwapError as error:
+        except Exception as error:  # a library's own, too: the camera in the call must not go away
             failed = error
             self._failures_in_a_row += 1
             if self._failures_in_a_row > _MAX_FAILURES:
                 raise
             if self._failures_in_a_row == 1:
-                logger.warning("a frame failed and was not shown: %s", error)
+                logger.warning("a frame failed and was not shown: %s", in_one_line(error))
+                logger.debug("it failed like this", exc_info=True)
             self._pipeline.reset()
-            result = FrameResult(
-                self._lost(frame, wanted, failed=True), FrameStatus.NO_FACE, None, None, {}
-            )
+            shown, repeats = self._lost(frame, wanted, failed=True)
+            result = FrameResult(shown, FrameStatus.NO_FACE, None, None, {}, repeats)
         self._tell(frame, result, begin_s, dt_s, failed)
         return result
 
@@ -454,18 +455,24 @@ class LiveEngine:
                 work,
                 ask.tokens,
                 np.asarray(gains * np.float32(ask.presence), np.float32),
-                ask.mode,
+                ask.relative,
                 ask.base,
             )
         self._read(work, frame.time_s)
         result = self._pipeline.compose(work)
-        if result.status is not FrameStatus.NO_FACE:
-            if wanted.on_lost == "hold":
-                self._hold(result.frame.frame_bgr)
+        if result.status is FrameStatus.SWAPPED:
+            self._hold(result.frame.frame_bgr)
             return result
         if wanted.giver is None:
             return result  # nothing is asked for, so the frame itself is what is wanted
-        return replace(result, frame=self._lost(frame, wanted, failed=False))
+        if result.status is FrameStatus.HELD:
+            # the face was not found here, so it may have left the place that was re-expressed
+            if wanted.on_lost == "passthrough":
+                return result
+            if self._held is not None:
+                return replace(result, frame=self._repeated(frame), repeats=True)
+        shown, repeats = self._lost(frame, wanted, failed=False)
+        return replace(result, frame=shown, repeats=repeats)
 
     def _asked(self, time_s: float, wanted: _Wanted, dt_s: float) -> Ask | None:
         """What the face is asked to do now."""
@@ -476,7 +483,11 @@ class LiveEngine:
                 base = None
                 if wanted.mode == "relative":
                     base = self._resting(wanted.giver, dt_s)
-                now = Ask(tokens, base, wanted.mode)
+                now = Ask(tokens, base, float(wanted.mode == "relative"))
+            elif self._before is not None:
+                # it has nothing to give yet: what was shown before goes on
+                self._transition_from_s, self._ask = time_s, self._before
+                return self._ask
         over_s = time_s - self._transition_from_s
         progress = over_s / wanted.transition_s if wanted.transition_s > 0 else 1.0
         self._ask = mix(self._before, now, progress)
@@ -562,8 +573,23 @@ class LiveEngine:
             self._held = np.empty_like(picture_bgr)
         np.copyto(self._held, picture_bgr)
 
-    def _lost(self, frame: Frame, wanted: _Wanted, *, failed: bool) -> Frame:
-        """What on_lost shows; a failed frame itself is never shown."""
+    def forget_held(self) -> None:
+        """Drop the last re-expressed picture, on the frames' thread: what happened while the slate
+        was shown is nobody's business afterwards.
+        """
+        self._held = None
+
+    def _repeated(self, frame: Frame) -> Frame:
+        """The last re-expressed picture in place of a frame's own; there must be one."""
+        assert self._held is not None
+        height, width = frame.frame_bgr.shape[:2]
+        picture = fitted(self._held, (width, height))
+        return replace(frame, frame_bgr=picture.copy() if picture is self._held else picture)
+
+    def _lost(self, frame: Frame, wanted: _Wanted, *, failed: bool) -> tuple[Frame, bool]:
+        """What on_lost shows, and whether it is an earlier picture; a failed frame itself is never
+        shown.
+        """
         height, width = frame.frame_bgr.shape[:2]
         how = wanted.on_lost
         if how == "passthrough" and (not failed or wanted.giver is None):
@@ -571,11 +597,10 @@ class LiveEngine:
         elif how == "blur" and not failed:
             picture = blurred(frame.frame_bgr)
         elif how == "hold" and self._held is not None:
-            picture = fitted(self._held, (width, height))
-            picture = picture.copy() if picture is self._held else picture
+            return self._repeated(frame), True
         else:
             picture = self.slate((width, height)).copy()
-        return replace(frame, frame_bgr=picture)
+        return replace(frame, frame_bgr=picture), False
 
     def slate(self, size_wh: tuple[int, int]) -> U8:
         """The picture that is shown while there is nothing to show; not to be written to."""
@@ -603,7 +628,12 @@ class LiveEngine:
 
     # --- telling ---
     def _tell(
-        self, frame: Frame, result: FrameResult, begin_s: float, dt_s: float, failed: object
+        self,
+        frame: Frame,
+        result: FrameResult,
+        begin_s: float,
+        dt_s: float,
+        failed: Exception | None,
     ) -> None:
         now = time.perf_counter()
         age_ms = (now - frame.captured_s) * 1e3 if frame.captured_s else 0.0
@@ -625,7 +655,7 @@ class LiveEngine:
                 fps=fps,
                 frames=before.frames + 1,
                 failures=before.failures + (failed is not None),
-                message=str(failed) if failed is not None else before.message,
+                message=in_one_line(failed) if failed is not None else before.message,
             )
 
     def reset(self) -> None:

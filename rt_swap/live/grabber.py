@@ -21,7 +21,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Final
 
-from rt_swap.errors import RtSwapError
+from rt_swap.errors import RtSwapError, in_one_line
 from rt_swap.frames import Frame
 from rt_swap.io.capture import Capture, CaptureInfo, Picture
 from rt_swap.io.captures import OpenCapture
@@ -250,11 +250,12 @@ class Grabber:
             return None
         try:
             return self._open_capture()
-        except RtSwapError as error:
+        except Exception as error:  # a driver's own, too; the thread must not die of it
+            text = in_one_line(error)
             with self._changed:
                 if self._generation == generation:
-                    self._last_error = str(error)
-            logger.debug("%s: not yet: %s", self._name, error)
+                    self._last_error = text
+            logger.debug("%s: not yet: %s", self._name, text)
             return None
 
     def _adopt(self, generation: int, capture: Capture) -> bool:

@@ -281,6 +281,7 @@ class LiveRun:
         result = engine.process(frame)
         shown = result.frame
         if self.hidden.is_set():
+            engine.forget_held()
             height, width = shown.frame_bgr.shape[:2]
             shown = replace(shown, frame_bgr=engine.slate((width, height)).copy())
             self._emit(shown, None, stage_ms)

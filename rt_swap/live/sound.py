@@ -120,13 +120,15 @@ class DelayedMicrophone:
             SinkError: If it fails.
         """
         delay_ms = _checked(delay_ms)
-        if self._closed or abs(delay_ms - self.delay_ms) < _NOTICEABLE_MS:
+        close = abs(delay_ms - self.delay_ms) < _NOTICEABLE_MS
+        if self._closed or (close and self._loopback is not None):
             return False
-        old, self.delay_ms = self._loopback, delay_ms
+        old, self._loopback = self._loopback, None
         if old is not None:
-            self._loopback = None
-            self._pactl(["unload-module", old])
-        self._loopback = self._load_loopback()
+            with contextlib.suppress(SinkError):  # it may have gone with its microphone
+                self._pactl(["unload-module", old])
+        self.delay_ms = delay_ms
+        self._loopback = self._load_loopback()  # where this fails, the next call tries again
         return True
 
     def _load_loopback(self) -> str:

@@ -1,13 +1,14 @@
 """What the face is asked to do at one moment, and how one thing asked for turns into the next.
 
-An *ask* is what the graph takes: tokens, base, a mode, and a presence that scales the gains. Two
-asks a and b of one mode are mixed at weight w so that the graph's own sum is mixed exactly:
+An *ask* is what the graph takes: tokens s, base b, how far r the base is b rather than the target's
+own tokens o (0 is absolute, 1 relative), and a presence p that scales the gains g. The graph adds
+``p g (s - r b - (1 - r) o)``. Two asks are mixed at weight w so that these sums are mixed exactly,
+whatever their modes:
 
-    (1-w) pa g (sa - ba) + w pb g (sb - bb)  =  p g (s - b)
-    p = (1-w) pa + w pb     s = ((1-w) pa sa + w pb sb) / p     b = ((1-w) pa ba + w pb bb) / p
+    A = (1-w) pa     B = w pb     p = A + B
+    s = (A sa + B sb) / p     r = (A ra + B rb) / p     b = (A ra ba + B rb bb) / (p r)
 
-where absolute has the target's own tokens for ba and bb. Asks of different modes have no common
-base; there the first fades out and the second in, through the target's own face in the middle.
+So the way from one expression to another never leads through the target's own face.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class Ask:
 
     Attributes:
         tokens: (K, D) float32.
-        base: (K, D) float32, the resting face that "relative" subtracts; None in absolute mode.
-        mode: "absolute" or "relative".
+        base: (K, D) float32, the resting face that is subtracted; None where relative is 0.
+        relative: [0, 1], how far it is, rather than the target's own tokens.
         presence: [0, 1], factor on the gains; 0 leaves the target as they are.
     """
 
     tokens: F32
     base: F32 | None
-    mode: str
+    relative: float
     presence: float = 1.0
 
 
@@ -68,12 +69,8 @@ def mix(before: Ask | None, after: Ask | None, progress: float) -> Ask | None:
         before = nothing(after)
     if after is None:
         after = nothing(before)
-    if before.mode != after.mode and before.presence > 0 and after.presence > 0:
-        if progress < 0.5:
-            return replace(before, presence=before.presence * (1.0 - smoothstep(2.0 * progress)))
-        return replace(after, presence=after.presence * smoothstep(2.0 * progress - 1.0))
     if before.presence <= 0:
-        before = nothing(after)  # its mode and tokens do not show
+        before = nothing(after)  # its tokens do not show
     elif after.presence <= 0:
         after = nothing(before)
     w = smoothstep(progress)
@@ -81,11 +78,14 @@ def mix(before: Ask | None, after: Ask | None, progress: float) -> Ask | None:
     presence = weight_a + weight_b
     if presence <= 0:
         return nothing(after)
-    share = np.float32(weight_b / presence)
-    base = after.base
-    if before.base is not None and after.base is not None:
-        base = _between(before.base, after.base, share)
-    return Ask(_between(before.tokens, after.tokens, share), base, after.mode, presence)
+    tokens = _between(before.tokens, after.tokens, np.float32(weight_b / presence))
+    of_a, of_b = weight_a * before.relative, weight_b * after.relative
+    relative, base = (of_a + of_b) / presence, None
+    if relative > 0:
+        share = np.float32(of_b / (of_a + of_b))
+        known = [ask.base for ask in (before, after) if ask.base is not None]
+        base = known[0] if len(known) == 1 else _between(known[0], known[1], share)
+    return Ask(tokens, base, relative, presence)
 
 
 def approach(value: F32, wanted: F32, dt_s: float, time_constant_s: float) -> F32:

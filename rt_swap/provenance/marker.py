@@ -16,8 +16,6 @@ class Marker:
     Args:
         marks: Which marks.
         generator_sha256: Hash of the model's generator; the pixel mark names its beginning.
-        holds: Whether the last altered picture may be shown while nobody is there; it is marked,
-            too, where the face was.
         threads: CPU threads of native passes; 0 chooses.
 
     Attributes:
@@ -29,11 +27,9 @@ class Marker:
         marks: Marks,
         generator_sha256: str,
         *,
-        holds: bool = False,
         threads: int = 0,
     ) -> None:
         self._corner = marks.badge
-        self._holds = holds
         self._embedder: Embedder | None = None
         self._last_M_crop_from_frame: F64 | None = None
         self.record = Record(badge=marks.badge, watermark=marks.watermark)
@@ -53,7 +49,8 @@ class Marker:
         self.record.badge = corner
 
     def apply(self, result: FrameResult) -> FrameResult:
-        """Mark a frame: the face of a re-expressed one imperceptibly, every one with the badge.
+        """Mark a frame: every one with the badge, the face of a re-expressed one imperceptibly, and
+        where that is shown again, as while nobody is there, where the face was.
 
         Args:
             result: Of the pipeline; its picture is changed, or copied where it is read-only.
@@ -71,7 +68,7 @@ class Marker:
             altered = result.status is not FrameStatus.NO_FACE
             if altered and result.crop is not None:
                 self._last_M_crop_from_frame = result.crop.M_crop_from_frame
-            if (altered or self._holds) and self._last_M_crop_from_frame is not None:
+            if (altered or result.repeats) and self._last_M_crop_from_frame is not None:
                 self._embedder.write(picture_bgr, self._last_M_crop_from_frame)
                 self.record.watermarked_frames += 1
         if self._corner != OFF:

@@ -105,8 +105,11 @@ class Studio:
         """Forget an upload; where it is chosen, the person's own expression is chosen instead.
 
         Raises:
-            ConfigError: If there is none, or it is a preset.
+            ConfigError: If there is none, it is a preset, or it is what a running stream shows:
+                removing it would show the person's own face without being asked to.
         """
+        if self.controls.chosen == id_ and self.session is not None:
+            raise ConfigError("it is in use; choose another expression first")
         self.gallery.remove(id_)
         if self.controls.chosen == id_:
             self.change({"chosen": OWN})

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import platform
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,7 @@ from rt_swap.io.base import FrameSink
 logger = logging.getLogger(__name__)
 
 _RATE_HZ: Final = 30.0
+RETRY_S: Final = 2.0
 
 OpenCamera = Callable[[tuple[int, int]], FrameSink]
 """(width, height) -> an open device."""
@@ -55,12 +57,17 @@ class Outputs:
     Args:
         open_: Opens the device.
         why_not: Says why there is none, or "".
+        clock: Seconds.
     """
 
     def __init__(
-        self, open_: OpenCamera = open_camera, why_not: Callable[[], str] = why_not
+        self,
+        open_: OpenCamera = open_camera,
+        why_not: Callable[[], str] = why_not,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._open, self._why_not = open_, why_not
+        self._open, self._why_not, self._clock = open_, why_not, clock
+        self._again_s = 0.0
         self._lock = threading.Lock()
         self._sink: FrameSink | None = None
         self._error = ""
@@ -78,15 +85,31 @@ class Outputs:
                 "error": self._error,
             }
 
+    @property
+    def device(self) -> str:
+        """The device in use; "" for none."""
+        return self._device
+
+    @property
+    def error(self) -> str:
+        """Why the device that is wanted cannot be used, or ""."""
+        return self._error
+
     def forget_error(self) -> None:
         """Try again."""
         with self._lock:
             self._error = ""
 
     def send(self, frame: Frame, wanted: bool) -> None:
-        """Show a picture there, where that is wanted; the first one fixes the device's size."""
-        if not wanted or self._error:
+        """Show a picture there, where that is wanted; the first one fixes the device's size.
+
+        A device that fails is tried again every RETRY_S seconds.
+        """
+        if not wanted:
             self.close()
+            self.forget_error()
+            return
+        if self._error and self._clock() < self._again_s:
             return
         try:
             if self._sink is None:
@@ -94,12 +117,16 @@ class Outputs:
                 self._sink = self._open((width, height))
                 with self._lock:
                     self._device = str(getattr(self._sink, "name", "the virtual camera"))
+                    self._error = ""
                 logger.info("the virtual camera is %s, %dx%d", self._device, width, height)
             self._sink.write(frame)
         except RtSwapError as error:
+            text = " ".join(str(error).split()).removeprefix("virtual camera: ")
+            if text != self._error:
+                logger.warning("the virtual camera cannot be used: %s", text)
             with self._lock:
-                self._error = " ".join(str(error).split()).removeprefix("virtual camera: ")
-            logger.warning("the virtual camera cannot be used: %s", self._error)
+                self._error = text
+            self._again_s = self._clock() + RETRY_S
             self.close()
 
     def close(self) -> None:

@@ -173,6 +173,8 @@ class Session:
             "stage_ms": {name: round(ms, 2) for name, ms in stage_ms.items()},
             "own": _by_name(own),
             "shown": _by_name(shown),
+            "output_device": self._outputs.device,
+            "output_error": self._outputs.error,
         }
         if engine is not None:
             state = engine.state
@@ -205,9 +207,7 @@ class Session:
                     with self._lock:
                         self._configure(engine)
                         self._engine, self._phase = engine, "live"
-                    marker = (
-                        None if self._marks is None else swapper.marker(self._marks, holds=True)
-                    )
+                    marker = None if self._marks is None else swapper.marker(self._marks)
                     self._frames(engine, AuMeter(encoder, 1), marker)
                 finally:
                     with self._lock:

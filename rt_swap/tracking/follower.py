@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from rt_swap.errors import ConfigError
 from rt_swap.frames import FaceCrop, Frame, TrackedFace, TrackState
@@ -14,6 +14,11 @@ from rt_swap.tracking.scene_cut import CutDetector
 from rt_swap.tracking.stabiliser import HOLD_S, CropStabiliser
 
 _log = logging.getLogger(__name__)
+
+RIVAL_SIZE: Final = 1.5
+"""A face so much larger than the followed one is who is meant ..."""
+RIVAL_S: Final = 1.0
+"""... once it has been so for so long."""
 
 FaceChoice = Literal["largest"] | int
 
@@ -57,8 +62,10 @@ class FaceFollower:
 
     The person is chosen once. Whoever else comes, grows larger or changes places, the choice stays
     as long as the tracker knows the person; it is made anew when they are LOST, or at once after a
-    cut that took them away. One object serves one stream from one thread. The tracker belongs to
-    the caller, who closes it.
+    cut that took them away. In a live picture (``prefers_larger``) that would leave out who sits
+    down in front of a poster, or comes back after a passer-by was chosen: there a face that is
+    RIVAL_SIZE times as large for RIVAL_S takes the choice. One object serves one stream from one
+    thread. The tracker belongs to the caller, who closes it.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class FaceFollower:
         hold_s: float = HOLD_S,
         *,
         stabiliser: CropStabiliser | None = None,
+        prefers_larger: bool = False,
     ) -> None:
         """Start without a choice.
 
@@ -76,6 +84,8 @@ class FaceFollower:
             face: Whom to choose, see :func:`choose_face`.
             hold_s: How long the person may be out of sight before they count as lost, seconds.
             stabiliser: One with other settings; ``hold_s`` is then the stabiliser's own.
+            prefers_larger: Whether a much larger face takes the choice; without a meaning where
+                ``face`` is a number. The tracker must follow two faces at least.
 
         Raises:
             ConfigError: If ``face`` or ``hold_s`` is out of range.
@@ -87,6 +97,8 @@ class FaceFollower:
         self._cuts = CutDetector()
         self._faces: list[TrackedFace] = []
         self._track_id: int | None = None
+        self._prefers_larger = prefers_larger and face == "largest"
+        self._rival: tuple[int, float] | None = None  # who, and since when
 
     @property
     def faces(self) -> list[TrackedFace]:
@@ -109,6 +121,7 @@ class FaceFollower:
         self._cuts.reset()
         self._faces = []
         self._track_id = None
+        self._rival = None
 
     def follow(self, frame: Frame) -> FaceCrop | None:
         """Find the followed person in the next frame.
@@ -128,6 +141,10 @@ class FaceFollower:
             # what was smoothed or held belongs to the scene before
             self._stabiliser.reset()
         person = next((f for f in self._faces if f.track_id == self._track_id), None)
+        if person is not None and self._outgrown(person, frame.time_s):
+            person, self._track_id = self._faces[0], self._faces[0].track_id
+            self._stabiliser.reset()
+            _log.info("a much larger face is in view; following that one now")
         frame_hw = (frame.frame_bgr.shape[0], frame.frame_bgr.shape[1])
         crop = self._stabiliser.update(person, frame.time_s, frame_hw)
         if crop is not None:
@@ -146,3 +163,20 @@ class FaceFollower:
                 "the largest" if self._face == "largest" else f"number {self._face} from the left",
             )
         return self._stabiliser.update(person, frame.time_s, frame_hw)
+
+    def _outgrown(self, person: TrackedFace, time_s: float) -> bool:
+        """Whether another face has been much larger than the followed one for long enough."""
+        largest = self._faces[0]
+        if not self._prefers_larger or largest is person:
+            self._rival = None
+            return False
+        sizes = [place_of(face.landmarks_xy).size_px for face in (largest, person)]
+        if sizes[0] < RIVAL_SIZE * sizes[1]:
+            self._rival = None
+            return False
+        if self._rival is None or self._rival[0] != largest.track_id or time_s < self._rival[1]:
+            self._rival = (largest.track_id, time_s)
+        if time_s - self._rival[1] < RIVAL_S:
+            return False
+        self._rival = None
+        return True

@@ -19,6 +19,7 @@ from rt_swap.expression import PRESETS
 from rt_swap.frames import FaceCrop, TrackState
 from rt_swap.io.picture import read_picture
 from rt_swap.io.video import VideoReader
+from rt_swap.provenance import badge
 from rt_swap.swapper import Swapper
 from tests.support.tiny_model import tiny_bundle, write_manifest
 from tests.support.videos import numbered, write_video
@@ -73,7 +74,10 @@ def test_demo_re_expresses_the_portrait_with_every_preset(
     sheet = read_picture(out / "contact_sheet.jpg")
     columns = 1 + len(PRESETS)
     assert sheet.shape[1] == columns * (demo._CELL_PX + 4) + 4
-    assert sheet.shape[0] > demo._ROWS * demo._CELL_PX
+    # the badge has a margin of its own: on a face it would hide what the sheet is for
+    pictures_end = 32 + 4 + demo._ROWS * (demo._CELL_PX + 4)
+    assert badge.find(sheet)[0] == "bottom-right"
+    assert badge.badge_for(*sheet.shape[:2]).box(*sheet.shape[:2], "bottom-right")[1] > pictures_end
 
     told = capsys.readouterr().out
     assert "6 frames of" in told

@@ -15,6 +15,7 @@ from rt_swap.cli import main
 from rt_swap.cli.keys import TerminalKeys
 from rt_swap.errors import SinkError
 from rt_swap.frames import Frame
+from rt_swap.provenance import manifest
 from tests.support.captures import FakeCapture
 from tests.support.videos import numbered, probe, write_video
 
@@ -49,6 +50,11 @@ def test_file_as_camera_to_file_with_summary(
     assert summary["received"] == 8
     assert summary["statuses"]["swapped"] + summary["dropped"] == 8
     assert summary["sinks"] == {str(out): None, "null": None}
+    pytest.importorskip("c2pa")
+    assert summary["marks"]["manifest"]["state"] == "written"
+    found = manifest.read(out)
+    assert found["state"] == "valid"
+    assert [a["action"] for a in found["actions"]] == ["c2pa.opened", "c2pa.edited"]
     written = probe(out)
     assert written.stream["size_wh"] == (160, 120)
     assert len(written.pictures) == summary["statuses"]["swapped"]
@@ -291,7 +297,7 @@ def test_frames_of_a_window_are_keys_and_lines(
     monkeypatch.setattr(cv2, "destroyWindow", lambda *_: None)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture.copy()))
-    monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys, -1))
+    monkeypatch.setattr(cv2, "waitKeyEx", lambda _: next(keys, -1))
     assert live("--camera", str(target)) == 0
     assert len(shown) == 4
     assert (shown[-1][:10] != shown[0][:10]).any()  # lines of text are on it

@@ -489,7 +489,9 @@ def test_full_disk(tmp_path: Path, model: Path, rng: np.random.Generator) -> Non
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, CTRL_C), (signal.SIGTERM, TERMINATED)]
+    ("number", "code"),
+    # the last is a terminal window that was closed
+    [(signal.SIGINT, CTRL_C), (signal.SIGTERM, TERMINATED), (signal.SIGHUP, TERMINATED)],
 )
 def test_ctrl_c_leaves_a_playable_file(
     tmp_path: Path, model: Path, number: signal.Signals, code: int, rng: np.random.Generator

@@ -71,17 +71,26 @@ class Line:
     def start(self) -> None:
         assert self.pipeline.set_state(self.Gst.State.PLAYING) != self.Gst.StateChangeReturn.FAILURE
 
-    def push(self, picture_bgr: U8) -> tuple[U8, Any]:
+    def push(self, picture_bgr: U8, pts: int | None = None) -> tuple[U8, Any]:
         """One picture through the element, and the buffer that came out."""
+        sample = self.pull(picture_bgr, pts)
+        assert sample is not None, self.said()
+        return self.pixels(sample, picture_bgr.shape[0], picture_bgr.shape[1])
+
+    def pull(self, picture_bgr: U8, pts: int | None = None, wait_s: float = 30) -> Any:
+        """One picture into the element; what comes out, None for nothing."""
         height, width = picture_bgr.shape[:2]
         rows = np.zeros((height, self._stride), np.uint8)
         rows[:, : 3 * width] = picture_bgr.reshape(height, -1)
         buffer = self.Gst.Buffer.new_wrapped(rows.tobytes())
-        buffer.pts, buffer.duration = 1_000 + self.pushed * STEP_NS, STEP_NS
+        buffer.pts = 1_000 + self.pushed * STEP_NS if pts is None else pts
+        buffer.duration = STEP_NS
         self.pushed += 1
         self._in.emit("push-buffer", buffer)
-        sample = self._out.emit("try-pull-sample", 30 * self.Gst.SECOND)
-        assert sample is not None, self.said()
+        return self._out.emit("try-pull-sample", int(wait_s * self.Gst.SECOND))
+
+    def pixels(self, sample: Any, height: int, width: int) -> tuple[U8, Any]:
+        """(height, width, 3) and its buffer."""
         out = sample.get_buffer()
         mapped, where = out.map(self.Gst.MapFlags.READ)
         assert mapped
@@ -153,6 +162,40 @@ def test_rows_with_padding_are_read_and_written_right(Gst: Any, faces: None) -> 
         assert np.array_equal(shown, picture)  # no expression: as it came
     finally:
         line.stop()
+
+
+def test_a_failure_inside_lets_no_picture_through(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyGObject turns an exception into "OK": the camera's own picture would go on its way."""
+    from rt_swap.live.engine import LiveEngine
+
+    picture = moving_portrait(1)[0]
+    line.push(picture)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(LiveEngine, "process", broken)
+    assert line.pull(picture, wait_s=1.0) is None
+    messages = line.said(line.Gst.MessageType.ERROR, 5.0)
+    assert any("broken on purpose" in m.parse_error()[0].message for m in messages)
+
+
+def test_a_seek_does_not_stop_time(line: Line) -> None:
+    """Stamps that run back must not hold a change of expression up until they catch up."""
+    picture, second = moving_portrait(1)[0], line.Gst.SECOND
+    line.element.set_property("preset", "")
+    for number in range(3):
+        line.push(picture, 600 * second + number * STEP_NS)
+    line.element.set_property("preset", "smile")
+    deadline = time.monotonic() + 10
+    while line.element.get_property("preset") != "smile" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for number in range(30):
+        shown, buffer = line.push(picture, number * STEP_NS)
+        assert buffer.pts == number * STEP_NS
+    assert (shown != picture).any()
 
 
 def test_properties_change_while_playing(line: Line) -> None:

@@ -147,19 +147,21 @@ def test_lines_do_not_touch_the_picture_itself() -> None:
 
 def test_window_mirrors_and_reads_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[U8] = []
-    codes = iter([-1, ord("m"), 27, 0x100000 + ord("q")])
+    # 0xFF51: the arrow to the left, whose low byte is a Q
+    codes = iter([-1, ord("m"), 27, 0x100000 + ord("q"), 0xFF51, 0x10FF53, 0])
     visible = [1.0]
     monkeypatch.setattr(preview, "has_display", lambda: True)
     for name in ("namedWindow", "resizeWindow", "destroyWindow"):
         monkeypatch.setattr(cv2, name, lambda *_: None)
     monkeypatch.setattr(cv2, "imshow", lambda _, p: shown.append(p))
-    monkeypatch.setattr(cv2, "waitKey", lambda _: next(codes, -1))
+    monkeypatch.setattr(cv2, "waitKeyEx", lambda _: next(codes, -1))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: visible[0])
     picture = quadrants_bgr()
     with PreviewWindow(mirror=True) as window:
         window.write(frame_of(picture))
         np.testing.assert_array_equal(shown[0], picture[:, ::-1])
         assert [window.key() for _ in range(4)] == [None, "m", "escape", "q"]
+        assert [window.key() for _ in range(3)] == [None, None, None]
         visible[0] = 0.0
         assert window.key() == "closed"
         assert window.key() == "closed"

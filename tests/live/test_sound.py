@@ -115,6 +115,31 @@ def test_keeper_follows_the_measured_delay_and_outlives_failures() -> None:
     assert pactl.loaded == {}
 
 
+def test_a_failed_change_of_delay_is_tried_again() -> None:
+    """Else one call that failed would leave the microphone silent for the rest of the day."""
+    pactl = FakePactl()
+    with DelayedMicrophone(30.0, pactl=pactl) as microphone:
+        pactl._fail_at = "module-loopback"
+        with pytest.raises(SinkError):
+            microphone.set_delay_ms(90.0)
+        pactl._fail_at = None
+        assert microphone.set_delay_ms(90.0)
+        assert pactl.delay() == "latency_msec=90"
+        # its module went by itself, as with an unplugged microphone
+        gone = next(k for k, m in pactl.loaded.items() if m[0] == "module-loopback")
+        del pactl.loaded[gone]
+
+        def refuse(arguments: Sequence[str]) -> str:
+            if list(arguments) == ["unload-module", gone]:
+                raise SinkError("no such module")
+            return pactl(arguments)
+
+        microphone._pactl = refuse
+        assert microphone.set_delay_ms(200.0)
+        assert pactl.delay() == "latency_msec=200"
+        microphone._pactl = pactl
+
+
 @pytest.fixture
 def pactl_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program called pactl that writes down how it was called."""

@@ -335,6 +335,16 @@ def test_picture_becomes_an_expression_and_its_file_is_gone(page: Page) -> None:
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert thumbnail.body.startswith(b"\xff\xd8\xff")
     assert page.patch(chosen=entry["id"]).status == 200
+    # while a stream shows it, taking it away would show the person's own face unasked
+    session = page.studio.new_session(lambda *_: None)
+    try:
+        refused = page.ask("DELETE", f"api/expressions/{entry['id']}")
+        assert refused.status == 422
+        assert "it is in use; choose another expression first" in refused.body.decode()
+        assert page.studio.controls.chosen == entry["id"]
+    finally:
+        session.close()
+        page.studio.session_ended(session)
     assert page.ask("DELETE", f"api/expressions/{entry['id']}").json["chosen"] == "own"
     assert page.ask("GET", f"api/expressions/{entry['id']}/thumbnail").status == 404
 

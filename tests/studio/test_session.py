@@ -13,7 +13,7 @@ import pytest
 from rt_swap.errors import ConfigError, SinkError
 from rt_swap.frames import U8, Frame
 from rt_swap.studio.controls import Controls
-from rt_swap.studio.output import Outputs
+from rt_swap.studio.output import RETRY_S, Outputs
 from rt_swap.studio.session import Incoming, Session
 from rt_swap.swapper import Swapper
 
@@ -244,7 +244,14 @@ def test_the_virtual_camera_gets_pictures_only_while_wanted(make_tiny: MakeSwapp
 
 
 def test_a_virtual_camera_that_fails_is_told_and_the_stream_goes_on(make_tiny: MakeSwapper) -> None:
-    outputs = Outputs(lambda _: FakeSink(fail_at=1), lambda: "")
+    now_s = [0.0]
+    opened: list[FakeSink] = []
+
+    def open_(_: tuple[int, int]) -> FakeSink:
+        opened.append(FakeSink(fail_at=1))
+        return opened[-1]
+
+    outputs = Outputs(open_, lambda: "", lambda: now_s[0])
     emitted = Emitted()
     session = Session(make_tiny, emitted, Controls(virtual_camera=True), None, outputs)
     try:
@@ -252,6 +259,14 @@ def test_a_virtual_camera_that_fails_is_told_and_the_stream_goes_on(make_tiny: M
             session.offer(incoming(number))
             emitted.wait(number + 1)
         assert outputs.as_json()["error"] == "is gone"
+        assert session.stats()["output_error"] == "is gone"
+        assert len(opened) == 1
+        now_s[0] += RETRY_S  # it is tried again by itself, and whoever looks is told
+        session.offer(incoming(4))
+        emitted.wait(5)
+        assert len(opened) == 2
+        assert session.stats()["output_device"] == "Fake Cam"
+        assert session.stats()["output_error"] == ""
         outputs.forget_error()
         assert outputs.as_json()["error"] == ""
     finally:

@@ -60,6 +60,35 @@ def test_follower_keeps_its_choice_when_somebody_larger_comes():
     assert [crop and crop.track_id for crop in follow(follower, 3)] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("prefers_larger", [False, True])
+def test_follower_turns_to_a_much_larger_face_only_where_asked_and_after_a_while(prefers_larger):
+    """Somebody sits down in front of a poster."""
+    poster, person = face_at(100, 200, 60, track_id=1), face_at(400, 240, 200, track_id=2)
+    script = [[poster]] * 5 + [[poster, person]] * 60
+    follower = FaceFollower(FakeTracker(script), prefers_larger=prefers_larger)
+    ids = [crop and crop.track_id for crop in follow(follower, len(script))]
+    assert ids[:30] == [1] * 30
+    assert ids[-1] == (2 if prefers_larger else 1)
+    if prefers_larger:  # a second later, in one step, with no frame without a face between
+        assert ids.index(2) == 5 + 30
+        assert set(ids[35:]) == {2}
+
+
+def test_follower_does_not_turn_to_a_passer_by_or_a_face_about_as_large():
+    person, other = face_at(400, 240, 160, track_id=2), face_at(150, 240, 200, track_id=3)
+    passer = face_at(150, 240, 300, track_id=4)
+    script = [[person]] * 5 + [[person, other]] * 40
+    script += ([[person, passer]] * 20 + [[person]] * 5) * 3
+    follower = FaceFollower(FakeTracker(script), prefers_larger=True)
+    assert {crop and crop.track_id for crop in follow(follower, len(script))} == {2}
+
+
+def test_follower_by_number_never_turns_to_a_larger_face():
+    script = [[SMALL, face_at(400, 240, 300, track_id=9)]] * 60
+    follower = FaceFollower(FakeTracker(script), face=0, prefers_larger=True)
+    assert {crop and crop.track_id for crop in follow(follower, 60)} == {7}
+
+
 def test_follower_by_number_keeps_its_choice_when_the_order_changes():
     script = [[SMALL, LARGE]]
     for x in range(100, 600, 25):  # the leftmost walks past the other

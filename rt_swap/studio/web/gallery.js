@@ -5,6 +5,8 @@ import { icon, make, toast } from "./dom.js";
 const FACE = "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M9 9.5v1.5M15 9.5v1.5M9 15.2h6";
 const PLUS = "M12 5v14M5 12h14";
 
+const progress = (busy) => busy.sent < 1 ? `${Math.round(100 * busy.sent)} %` : "reading…";
+
 export class Gallery extends EventTarget {
   #root;
   #input;
@@ -44,14 +46,14 @@ export class Gallery extends EventTarget {
   }
 
   #draw() {
-    const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.id : null;
+    const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.focus : null;
     const cards = [this.#card({ id: "own", name: "Your own", kind: "own" }, 0)];
     this.#entries.forEach((entry, i) => cards.push(this.#card(entry, i < 9 ? i + 1 : null)));
     for (const busy of this.#busy) cards.push(this.#working(busy));
     cards.push(this.#adder());
     this.#root.replaceChildren(...cards);
     if (focused) {
-      const again = this.#root.querySelector(`button.choose[data-id="${CSS.escape(focused)}"]`);
+      const again = this.#root.querySelector(`button[data-focus="${CSS.escape(focused)}"]`);
       if (again) again.focus({ preventScroll: true });
     }
   }
@@ -69,11 +71,13 @@ export class Gallery extends EventTarget {
     if (key !== null) name.append(make("kbd", { textContent: String(key) }));
     const button = make("button", { type: "button", className: "choose", title: entry.strongest ? `${entry.name}: ${entry.strongest.join(", ")}` : "No other expression", "aria-pressed": String(entry.id === this.#chosen) }, face, name);
     button.dataset.id = entry.id;
+    button.dataset.focus = `choose ${entry.id}`;
     button.addEventListener("click", () => this.dispatchEvent(new CustomEvent("choose", { detail: entry.id })));
     const card = make("div", { className: "card" }, button);
     if (entry.kind === "clip") card.append(make("span", { className: "badge", textContent: `${entry.duration_s.toFixed(1)} s` }));
     if (entry.kind === "clip" || entry.kind === "picture") {
       const remove = make("button", { type: "button", className: "remove", textContent: "×", "aria-label": `Remove ${entry.name}` });
+      remove.dataset.focus = `remove ${entry.id}`;
       remove.addEventListener("click", () => this.dispatchEvent(new CustomEvent("remove", { detail: entry.id })));
       card.append(remove);
     }
@@ -81,14 +85,15 @@ export class Gallery extends EventTarget {
   }
 
   #working(busy) {
-    const text = busy.sent < 1 ? `${Math.round(100 * busy.sent)} %` : "reading…";
-    const face = make("span", { className: "face" }, make("span", { className: "word", textContent: text }));
+    busy.word = make("span", { className: "word", textContent: progress(busy) });
+    const face = make("span", { className: "face" }, busy.word);
     const button = make("button", { type: "button", className: "choose", disabled: true }, face, make("span", { className: "name" }, make("span", { textContent: busy.name })));
     return make("div", { className: "card busy" }, button);
   }
 
   #adder() {
     const button = make("button", { type: "button", className: "choose", title: "Add a picture or a clip of a face" }, make("span", { className: "face" }, icon(PLUS)), make("span", { className: "name" }, make("span", { textContent: "Add…" })));
+    button.dataset.focus = "add";
     button.addEventListener("click", () => this.#input.click());
     return make("div", { className: "card add" }, button);
   }
@@ -102,7 +107,7 @@ export class Gallery extends EventTarget {
     this.#busy.push(busy);
     this.#draw();
     try {
-      const entry = await api.addExpression(file, (sent) => { busy.sent = sent; this.#draw(); });
+      const entry = await api.addExpression(file, (sent) => { busy.sent = sent; busy.word.textContent = progress(busy); });
       this.#busy = this.#busy.filter((other) => other !== busy);
       this.#entries = [...this.#entries, entry];
       this.#draw();

@@ -114,6 +114,17 @@ async function thumbnails() {
   } catch { /* the next request will tell */ }
 }
 
+// The virtual camera opened, closed or failed since the page last asked.
+let outputTold = "";
+async function outputNow(stats) {
+  const now = `${stats.output_device}|${stats.output_error}`;
+  if (now === outputTold) return;
+  const failed = stats.output_error && !outputTold.endsWith(`|${stats.output_error}`);
+  outputTold = now;
+  if (failed) toast(`The virtual camera does not work: ${stats.output_error}`, { bad: true });
+  try { showOutput((await api.state()).output); } catch { /* told elsewhere */ }
+}
+
 function showOutput(output) {
   const option = $("output-pick").options[1];
   option.disabled = !output.available;
@@ -194,6 +205,7 @@ live.addEventListener("stats", ({ detail: { stats, delay } }) => {
     $("rates").textContent = `${stats.size[0]} × ${stats.size[1]} at ${stats.fps.toFixed(0)} frames a second${lost ? `; ${lost} % were skipped for newer ones` : ""}. Camera and screen add their own.`;
   }
   mixer.levels(stats.own, stats.shown);
+  outputNow(stats);
   $("result").parentElement.classList.toggle("slate", Boolean(stats.slate));
   $("hint").hidden = stats.face !== false;
   if (stats.face === false) $("hint").textContent = "No face seen: come closer, or into the light";

@@ -1,0 +1,132 @@
+"""The matrix of single gains, on a made-up model whose faults are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
+from rt_swap.contract import TOKEN_DIM
+from rt_swap.errors import ConfigError
+from tests.support.tiny_model import tiny_bundle
+from tests.training.test_evaluate import S, write_shard
+from training import evaluate_gains
+from training.evaluate import Quadruple
+from training.evaluate_gains import draw, measure, report_of, text
+from training.scores import Answer
+
+K12, K6 = AuId.AU12.index, AuId.AU6.index
+
+
+class Made:
+    """Pictures are numbers: a picture's first two bytes say which intensities it shows.
+
+    A reader that sees ``reads`` of every change; a generator that does what it is asked to do, and
+    moves AU6 by ``leak`` of what AU12 moves.
+    """
+
+    def __init__(self, reads: float = 1.0, leak: float = 0.0) -> None:
+        self.reads, self.leak = reads, leak
+        self.shown: list[np.ndarray] = []
+        self.gains: list[np.ndarray] = []
+
+    def picture(self, aus_lr: np.ndarray) -> np.ndarray:
+        self.shown.append(aus_lr.astype(np.float64))
+        rgb = np.zeros((S, S, 3), np.uint8)
+        rgb[0, 0, :2] = divmod(len(self.shown) - 1, 256)
+        return rgb
+
+    def _at(self, rgb: np.ndarray) -> int:
+        return int(rgb[0, 0, 0]) * 256 + int(rgb[0, 0, 1])
+
+    def encode(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        number = self._at(rgb)
+        read = self.reads * self.shown[number]
+        return np.full((NUM_AUS, TOKEN_DIM), number, np.float32), read.astype(np.float32)
+
+    def answer(self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray) -> Answer:
+        own, source = self.shown[self._at(target_rgb)], self.shown[int(tokens[0, 0])]
+        self.gains.append(gains)
+        after = own + gains[:, None] * (source - own)
+        after[K6] += self.leak * (after[K12] - own[K12])
+        return Answer(self.picture(after), np.zeros((2, S, S)), np.ones((S, S)))
+
+
+def quadruples(model: Made, count: int = 3) -> list[Quadruple]:
+    rng = np.random.default_rng(0)
+    quads = []
+    for q in range(count):
+        aus = rng.uniform(0, 1, (4, NUM_AUS, 2)).astype(np.float32)
+        flow, flat = np.zeros((4, 2, S, S), np.float32), np.zeros((4, S, S), np.float32)
+        rgb = np.stack([model.picture(a) for a in aus])
+        names = (f"a{q}", f"b{q}")
+        quads.append(
+            Quadruple(rgb, flow, flat, flat.astype(np.uint8), aus, np.ones(NUM_AUS, np.float32), names)
+        )
+    return quads
+
+
+def test_a_model_that_does_as_told_has_the_identity() -> None:
+    model = Made()
+    gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
+    np.testing.assert_allclose(gains.response, np.eye(NUM_AUS), atol=1e-5)
+    np.testing.assert_allclose(gains.reads, 1.0, atol=1e-5)
+    np.testing.assert_allclose(gains.beside, 0.0, atol=1e-5)
+    assert (gains.cases == 5).all()
+    # one gain at a time
+    assert all(g.sum() == g.max() == 1 for g in model.gains)
+
+
+def test_what_moves_besides_and_what_the_reader_misses_are_told_apart() -> None:
+    model = Made(reads=0.5, leak=0.4)
+    gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
+    want = 0.5 * np.eye(NUM_AUS)
+    want[K12, K6] += 0.2
+    np.testing.assert_allclose(gains.response, want, atol=1e-5)
+    np.testing.assert_allclose(gains.reads, 0.5, atol=1e-5)
+    assert gains.beside[K12] == pytest.approx(0.2 / np.sqrt(NUM_AUS - 1), abs=1e-5)
+    assert "AU12       5   0.50   0.50" in text(gains)
+    assert "AU6 +0.20" in text(gains)
+    report = report_of(gains)
+    assert report["response"]["AU12"]["AU6"] == pytest.approx(0.2)
+    assert report["own_median"] == pytest.approx(0.5)
+
+
+def test_an_au_that_no_pair_shows_is_said_and_left_out() -> None:
+    model = Made()
+    quads = quadruples(model)
+    for quad in quads:
+        quad.aus_lr[:, K12] = 0.5
+    gains = measure(model, quads, np.random.default_rng(0), cases=3)
+    assert gains.cases[K12] == 0
+    assert np.isnan(gains.response[K12]).all()
+    assert "no pair of pictures" in text(gains)
+    assert np.isfinite(report_of(gains)["own_median"])
+    grey = draw(gains)[64 + K12 * 26 + 3, 64 + 3]
+    assert grey.tolist() == [200, 200, 200]
+
+
+def test_pairs_are_of_different_people() -> None:
+    model = Made()
+    quads = quadruples(model, 1)
+    alone = [Quadruple(**{**vars(quads[0]), "people": ("a", "a")})]
+    with pytest.raises(ConfigError, match="no two pictures of different people"):
+        measure(model, alone, np.random.default_rng(0))
+
+
+def test_main_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    write_shard(tmp_path / "s")
+    bundle = tiny_bundle(tmp_path / "bundle")
+    out, sheet = tmp_path / "g.json", tmp_path / "g.png"
+    options = ["--model", str(bundle), "--val-shards", str(tmp_path / "s"), "--cases", "1"]
+    assert evaluate_gains.main([*options, "--json", str(out), "--sheet", str(sheet)]) == 0
+    assert "gain of one AU" in capsys.readouterr().out
+    assert set(json.loads(out.read_text())["response"]) == set(AU_NAMES)
+    assert cv2.imread(str(sheet)).shape == (64 + 26 * NUM_AUS,) * 2 + (3,)
+    assert evaluate_gains.main([*options, "--limit", "0"]) == 2
+    assert "must be 1 or more" in capsys.readouterr().err
