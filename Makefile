@@ -45,8 +45,8 @@ demo: setup-demo  ## re-express a real face (or TARGET=clip.mp4 SOURCE=face.jpg)
 test: setup  ## run the tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-gpu: setup  ## run the tests that need an NVIDIA GPU
-	@$(PY) -m pytest -m gpu $(PYTEST_ARGS)
+test-gpu: setup .venv/.stamp-gpu  ## run the tests that need an NVIDIA GPU; fails without one
+	@RT_SWAP_REQUIRE_GPU=1 $(PY) -m pytest -m gpu $(PYTEST_ARGS)
 
 check: setup  ## lint, format, types, spelling; edits nothing
 	$(BIN)/ruff check .
@@ -104,6 +104,10 @@ system-demo system-test: system-%:
 .venv/.stamp-demo: .venv/.stamp-build pyproject.toml
 	@echo "installing .[demo] and building the native module (once; takes minutes)"
 	@$(INSTALL) --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+.venv/.stamp-gpu: .venv/.stamp-test
+	@$(INSTALL) --no-build-isolation --editable '.[rtx]'
 	@touch $@
 
 # Holds all that the demo needs, too.

@@ -166,9 +166,10 @@ class Flavour:
                 f"{onnx_path}: cannot be read ({exc.strerror or exc}); install the model again"
             ) from exc
         self._check_target(trt, device)
-        builder = trt.Builder(logger)
-        if builder is None:
-            raise EngineBuildError(f"{who}: no builder could be made: {logger.words()}")
+        try:
+            builder = trt.Builder(logger)
+        except TypeError as exc:  # pybind11: the library gave none
+            raise EngineBuildError(f"{who}: no builder could be made: {logger.words()}") from exc
         network = builder.create_network(self._network_flags(trt))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(blob):
@@ -303,8 +304,14 @@ class LoadedEngine:
     def __init__(self, trt: Any, flavour: Flavour, blob: bytes, path: Path | None) -> None:
         self._who = path.name if path is not None else "engine"
         self._logger = _make_logger(trt)
-        self._runtime: Any = trt.Runtime(self._logger)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(blob) if self._runtime else None
+        try:
+            self._runtime: Any = trt.Runtime(self._logger)
+        except TypeError as exc:  # pybind11: the library gave none, as with a driver too old
+            raise BackendUnavailable(
+                f"{self._who}: the GPU cannot be used: {self._logger.words()}; is there one, and a "
+                f"driver new enough for {flavour.module} {flavour.version}?"
+            ) from exc
+        self._engine: Any = self._runtime.deserialize_cuda_engine(blob)
         if self._engine is None:
             words = self._logger.words()
             if "cudaerror" in words.lower():

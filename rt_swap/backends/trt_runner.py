@@ -40,7 +40,7 @@ def this_device(ordinal: int = 0) -> Device:
         cuda.init()
         device = cuda.Device(ordinal)
         major, minor = device.compute_capability()
-        return Device(sm=10 * major + minor, name=str(device.name()), is_here=True)
+        return Device(sm=10 * major + minor, name=str(device.name()), is_here=True, ordinal=ordinal)
     except cuda.Error as exc:
         raise BackendUnavailable(
             f"no GPU can be used: {exc}; is there one, and its driver?"
@@ -73,6 +73,7 @@ class EngineRunner:
         self._cuda = cuda
         with ExitStack() as undo:
             self._context: Any = cuda.Device(ordinal).retain_primary_context()
+            undo.callback(self._context.detach)  # after the pop; PyCUDA's own is the wrong one
             self._context.push()
             undo.callback(self._context.pop)
             self._stream: Any = cuda.Stream()
@@ -111,6 +112,7 @@ class EngineRunner:
         for memory in self._memory.values():
             memory.free()
         self._memory = {}
+        self._stream = None  # while its context is still there
         self._undo.close()
 
     def __enter__(self) -> EngineRunner:
@@ -200,11 +202,11 @@ def self_check(
 ) -> dict[str, Any] | None:
     """Run an engine that was just built; see :class:`rt_swap.enginecache.Builder`."""
     try:
-        here = this_device()
+        here = this_device(device.ordinal)
     except BackendUnavailable as exc:
         _log.warning("%s: the engine was not checked: %s", spec.name, exc)
         return None
     if here.sm != device.sm:
         return None
-    with EngineRunner(engine, flavour, spec) as runner:
+    with EngineRunner(engine, flavour, spec, device.ordinal) as runner:
         return compare_with_onnxruntime(runner, onnx_path, spec, precision)

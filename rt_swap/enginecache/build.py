@@ -150,12 +150,23 @@ def get_or_build(
         flags=flavour.flags,
     )
     path = folder / key.file_name
-    with locked(store.lock_path(folder, path.name), f"builds {path.name}"):
-        state = _state_of(path, key)
-        if state is None:
-            _tell_of_relatives(folder, key)
-        if force or state not in (State.GOOD, State.FAILED_CHECK):
-            state = _build(folder, key, onnx_path, spec, flavour, device, progress)
+    if not force and _is_ready(path, key, device):
+        return path  # without a lock, so that a folder that cannot be written will do
+    try:
+        lock = store.lock_path(folder, path.name)
+        with locked(lock, f"builds {path.name}"):
+            state = _state_of(path, key)
+            if state is None:
+                _tell_of_relatives(folder, key)
+            if force or state not in (State.GOOD, State.FAILED_CHECK):
+                state = _build(folder, key, onnx_path, spec, flavour, device, progress)
+            elif state is State.GOOD and _is_unchecked(path, key, device):
+                state = _check(path, key, onnx_path, spec, flavour, device)
+    except OSError as exc:
+        raise BackendError(
+            f"{folder}: cannot be written ({exc.strerror or exc}); name another folder with "
+            f"{store.ENVIRONMENT_VARIABLE}=DIR"
+        ) from exc
     if state is State.GOOD:
         return path
     fallback = onnx_path.with_name(onnx_file(spec.name, "fp32"))
@@ -172,6 +183,35 @@ def get_or_build(
     return get_or_build(
         fallback, spec, flavour, "fp32", device, folder=folder, progress=progress, force=force
     )
+
+
+def _is_ready(path: Path, key: EngineKey, device: Device) -> bool:
+    """Whether a good engine is there that needs nothing done to it."""
+    try:
+        good = store.check_file(path, key).state is State.GOOD
+    except OSError:
+        return False
+    return good and not _is_unchecked(path, key, device)
+
+
+def _is_unchecked(path: Path, key: EngineKey, device: Device) -> bool:
+    """Whether a good engine, made ahead of time for another machine, was never run on this GPU."""
+    return device.is_here and store.read_checked(path, key)[1].get("check") is None
+
+
+def _check(
+    path: Path, key: EngineKey, onnx_path: Path, spec: GraphSpec, flavour: Builder, device: Device
+) -> State:
+    """Try an engine that was made elsewhere; what came of it is kept beside it."""
+    engine, sidecar = store.read_checked(path, key)
+    reference = onnx_path.with_name(onnx_file(spec.name, "fp32"))
+    known = reference if reference.is_file() else onnx_path
+    check = flavour.check(engine, known, spec, key.precision, device)
+    if check is None:
+        return State.GOOD
+    extra = {k: v for k, v in sidecar.items() if k in ("io", "build_s", "about")}
+    store.save(path.parent, key, engine, {**extra, "check": dict(check)})
+    return store.check_file(path, key).state
 
 
 def _state_of(path: Path, key: EngineKey) -> State | None:

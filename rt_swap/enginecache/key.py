@@ -27,11 +27,13 @@ class Device:
         sm: Compute capability as one number: 89 for 8.9, 120 for 12.0.
         name: The GPU's name; ANY_GPU for an engine made ahead of time.
         is_here: Whether it is a GPU of this machine, so that engines can be run on it.
+        ordinal: Which of this machine's.
     """
 
     sm: int
     name: str = ANY_GPU
     is_here: bool = False
+    ordinal: int = 0
 
 
 @dataclass(frozen=True)

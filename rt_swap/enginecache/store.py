@@ -255,7 +255,10 @@ def prune(
     """
     removed = []
     now_s = time.time()
+    stamps = {path: _stamp(path) for path in folder.glob("*.engine")} if folder.is_dir() else {}
     for entry in entries(folder):
+        if entry.path not in stamps:
+            continue  # it came meanwhile
         key = entry.key
         wanted = (
             keep_onnx_sha256 is not None
@@ -269,12 +272,25 @@ def prune(
             continue
         lock = lock_path(folder, entry.path.name)
         with locked(lock, f"builds {entry.path.name}"):
-            if remove(entry.path):
+            # it may have been half written when it was looked at, and finished since
+            if _stamp(entry.path) == stamps[entry.path] and remove(entry.path):
                 removed.append(entry.path)
     for part in folder.glob(".*.part") if folder.is_dir() else ():
-        if now_s - part.stat().st_mtime > 3600:  # nobody writes one for an hour
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever writes it has just finished
+            if now_s - part.stat().st_mtime > 3600:  # nobody writes one for an hour
+                part.unlink(missing_ok=True)
     return removed
+
+
+def _stamp(path: Path) -> tuple[float | None, ...]:
+    """When an engine and its sidecar were written; None for what is not there."""
+    times: list[float | None] = []
+    for part in (path, sidecar_path(path)):
+        try:
+            times.append(part.stat().st_mtime_ns)
+        except OSError:
+            times.append(None)
+    return tuple(times)
 
 
 def lock_path(folder: Path, file_name: str) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from rt_swap.contract import ENCODER_SPEC
 from rt_swap.enginecache import Device, State, check_file, get_or_build, read_checked
-from rt_swap.errors import ConfigError, EngineBuildError, ModelFileError
+from rt_swap.errors import BackendError, ConfigError, EngineBuildError, ModelFileError
 from tests.support.engines import FakeBuilder
 from tests.support.tiny_model import encoder_model
 
@@ -149,6 +149,44 @@ def test_an_engine_for_another_machine_is_not_run(model: Path, tmp_path: Path) -
     onnx_path = model / "expression_encoder.onnx"
     get_or_build(onnx_path, ENCODER_SPEC, builder, "fp32", Device(86), folder=tmp_path / "e")
     assert builder.checked_with == []
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_an_engine_made_ahead_of_time_is_tried_where_it_first_runs(
+    model: Path, tmp_path: Path, ok: bool
+) -> None:
+    """Its kernels are compiled on that GPU only, so that is where wrong answers would show."""
+    folder, onnx_path = tmp_path / "e", model / "expression_encoder.fp16.onnx"
+    made = get_or_build(onnx_path, ENCODER_SPEC, FakeBuilder(), "fp16", Device(89), folder=folder)
+    verdict = {"ok": ok, "why": "" if ok else "flow_xy is off by 3"}
+    builder = FakeBuilder(verdicts={"fp16": verdict, "fp32": {"ok": True, "why": ""}})
+    paths = [
+        get_or_build(onnx_path, ENCODER_SPEC, builder, "fp16", HERE, folder=folder)
+        for _ in range(2)
+    ]
+    assert paths[0] == paths[1]
+    assert (paths[0] == made) == ok
+    # the float32 file is what both are compared with, and each once
+    assert len(builder.checked_with) == (1 if ok else 2)
+    assert builder.builds == (0 if ok else 1)
+
+
+def test_a_good_engine_in_a_folder_that_cannot_be_written_is_used(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, builder = tmp_path / "e", FakeBuilder()
+    arguments = (model / "expression_encoder.onnx", ENCODER_SPEC, builder, "fp32", Device(89))
+    path = get_or_build(*arguments, folder=folder)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("rt_swap.enginecache.build.locked", refused)
+    assert get_or_build(*arguments, folder=folder) == path
+    with pytest.raises(
+        BackendError, match=r"cannot be written \(Permission denied\); name another"
+    ):
+        get_or_build(*arguments, folder=folder, force=True)
 
 
 def test_wrong_arguments(model: Path, tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rt_swap import enginecache
 from rt_swap.contract import ENCODER_SPEC
-from rt_swap.enginecache import Device, State, check_file, entries, prune, read_checked
+from rt_swap.enginecache import Device, State, check_file, entries, prune, read_checked, store
 from rt_swap.enginecache.store import engines_dir, sidecar_path
 from rt_swap.errors import BackendError, EngineMismatch
 from tests.support.engines import FakeBuilder
@@ -129,6 +131,25 @@ def test_prune_keeps_what_the_model_and_the_runtime_need(onnx_path: Path, folder
     assert len(removed) == 3
     assert [e.path for e in entries(folder)] == [good]
     assert not [p for p in folder.glob("*.json") if p != sidecar_path(good)]
+
+
+def test_prune_leaves_what_was_finished_while_it_waited(
+    onnx_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at between the engine's last byte and its sidecar, it was nothing yet."""
+    path = build(onnx_path, folder)
+    sidecar = sidecar_path(path)
+    kept = sidecar.read_bytes()
+    sidecar.unlink()
+
+    @contextlib.contextmanager
+    def waited(*_: object) -> Iterator[None]:
+        sidecar.write_bytes(kept)  # the builder has the lock until now
+        yield
+
+    monkeypatch.setattr(store, "locked", waited)
+    assert prune(folder) == []
+    assert check_file(path).state is State.GOOD
 
 
 def test_prune_by_age_and_of_parts(onnx_path: Path, folder: Path) -> None:

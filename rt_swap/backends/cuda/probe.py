@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,6 +35,17 @@ def wrong_version(flavour: Flavour) -> str | None:
     return reason
 
 
+def known_targets(flavour: Flavour) -> Collection[int]:
+    """Compute capabilities that a flavour builds for, as in 89; empty where it is every one, or
+    where that cannot be known.
+    """
+    name = "rt_swap.backends.trt"
+    if not is_installed(name) or not is_installed(PACKAGES[flavour][0]):
+        return ()
+    found: Collection[int] = importlib.import_module(name).flavour(flavour).targets()
+    return found
+
+
 def why_not(
     flavour: Flavour,
     *,
@@ -43,6 +54,7 @@ def why_not(
     version: Callable[[Flavour], str | None] = wrong_version,
     library: Callable[[], Any | None] = open_library,
     kernels: Path = fatbin.FATBIN,
+    targets: Callable[[Flavour], Collection[int]] = known_targets,
 ) -> str | None:
     """None where the flavour can run here, else every reason at once with what to do.
 
@@ -53,6 +65,7 @@ def why_not(
         version: What is wrong with the installed version, or None.
         library: Opens the CUDA driver's library.
         kernels: The fatbin.
+        targets: Compute capabilities the flavour builds for, as in 89; empty for every one.
     """
     reasons: list[str] = []
     package, cure = PACKAGES[flavour]
@@ -74,12 +87,19 @@ def why_not(
             "driver: https://www.nvidia.com/drivers, or --backend onnxruntime"
         )
     else:
-        reasons += _wrong_with_device(LibCuda(opened), flavour, ordinal, no_kernels, kernels)
+        reasons += _wrong_with_device(
+            LibCuda(opened), flavour, ordinal, no_kernels, kernels, targets
+        )
     return "; ".join(reasons) or None
 
 
 def _wrong_with_device(
-    cuda: LibCuda, flavour: Flavour, ordinal: int, no_kernels: str | None, kernels: Path
+    cuda: LibCuda,
+    flavour: Flavour,
+    ordinal: int,
+    no_kernels: str | None,
+    kernels: Path,
+    targets: Callable[[Flavour], Collection[int]],
 ) -> list[str]:
     try:
         cuda.initialise()
@@ -94,6 +114,12 @@ def _wrong_with_device(
         return [
             f"{name} has compute capability {sm[0]}.{sm[1]}, {PACKAGES[flavour][0]} needs {least} "
             "(RTX 20 or newer); use --backend onnxruntime-cuda or onnxruntime"
+        ]
+    known = targets(flavour)
+    if known and 10 * sm[0] + sm[1] not in known:
+        return [
+            f"{name} has compute capability {sm[0]}.{sm[1]}, which {PACKAGES[flavour][0]} does not "
+            "build for; use --backend tensorrt, onnxruntime-cuda or onnxruntime"
         ]
     if no_kernels is None:
         reason = fatbin.why_not_for(sm, kernels)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,8 @@ class PyCudaDriver:
         with _translated(f"allocating {nbytes} bytes"):
             memory = self._cuda.mem_alloc(nbytes)
             self._cuda.memset_d8(memory, 0, nbytes)
+            # on the default stream, which the session's own does not wait for
+            self._cuda.Context.synchronize()
         return _Device(memory, nbytes)
 
     def allocate_pinned(self, nbytes: int) -> PinnedMemory:
@@ -230,6 +233,8 @@ class PyCudaDriver:
             return
         self._streams.clear()
         self._modules.clear()
-        self._context.pop()
+        with contextlib.suppress(self._cuda.Error):  # after a fault the GPU refuses this, too
+            self._context.pop()
+        # also empties PyCUDA's own stack of contexts, without which the process would be aborted
         self._context.detach()
         self._context = None

@@ -81,6 +81,7 @@ def ask(tmp_path: Path, flavour: Any = "rtx", **changed: Any) -> str | None:
         "version": lambda flavour: None,
         "library": Library,
         "kernels": fatbin_for(tmp_path / "_warp.fatbin"),
+        "targets": lambda flavour: (),
     }
     return why_not(flavour, **{**given, **changed})
 
@@ -107,6 +108,9 @@ def test_everything_there_is_no_reason(tmp_path):
         ({"ordinal": 3}, "rtx", ["no GPU number 3 (1 found)"]),
         ({"library": lambda: Library(sm=(6, 1))}, "tensorrt",
          ["NVIDIA Something has compute capability 6.1, tensorrt needs 7.5"]),
+        ({"targets": lambda flavour: (75, 86), "library": lambda: Library(sm=(9, 0))}, "rtx",
+         ["NVIDIA Something has compute capability 9.0, which tensorrt_rtx does not build for",
+          "--backend tensorrt"]),
         ({"kernels": Path("nowhere/_warp.fatbin")}, "rtx", ["GPU kernels were not built"]),
     ],
 )  # fmt: skip

@@ -124,6 +124,7 @@ def stand_in(log: list[Any]) -> types.ModuleType:
     cuda.host_alloc_flags = types.SimpleNamespace(DEVICEMAP=2)
     cuda.mem_alloc, cuda.pagelocked_empty = mem_alloc, pagelocked_empty
     cuda.memset_d8 = lambda dest, data, size: log.append(("memset", int(dest), data, size))
+    cuda.Context = types.SimpleNamespace(synchronize=lambda: log.append(("wait",)))
     cuda.module_from_buffer = lambda image: Module()
     cuda.memcpy_dtoh = memcpy_dtoh
     cuda.memcpy_htod_async = lambda dest, src, stream: log.append(("in", dest, src.nbytes))
