@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import unicodedata
 from collections.abc import AsyncIterator
@@ -75,16 +76,38 @@ class Upload:
         return " ".join(str(error).replace(str(self.path), self.name).split())
 
 
+_PREFIX: Final = "rt_swap_studio_"
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove folders of studios that are no more."""
+    if sys.platform == "win32":  # which has no harmless way to ask
+        return
+    for folder in parent.glob(f"{_PREFIX}*_*"):
+        number = folder.name.removeprefix(_PREFIX).split("_")[0]
+        try:
+            if not number.isdigit() or folder.stat().st_uid != os.getuid():
+                continue
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # somebody else's process, or just gone
+            continue
+
+
 class Uploads:
     """The temporary folder; a context manager that removes it and all that is in it.
+
+    What studios that were killed left behind is removed at the next one's start.
 
     Args:
         parent: Where to make it; None takes the system's place for temporary files.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
+        _remove_orphans(Path(tempfile.gettempdir()) if parent is None else parent)
         # only this user may look into it
-        self.folder = Path(tempfile.mkdtemp(prefix="rt_swap_studio_", dir=parent))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}_", dir=parent))
 
     def new_path(self, suffix: str = "") -> Path:
         """A name nobody can guess and no client has any part in."""
