@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("--bundle", type=Path, required=True, metavar="DIR")
     option("--evaluation", type=Path, metavar="JSON", help="held-out figures, training.evaluate")
     option("--real", type=Path, metavar="JSON", help="training.evaluate --real")
+    option("--gains", type=Path, metavar="JSON", help="training.evaluate_gains")
     option("--data", type=Path, metavar="JSON", help="what it was trained on")
     option("--model-card", type=Path, metavar="MD")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        reports = {"evaluation": args.evaluation, "real": args.real}
+        reports = {"evaluation": args.evaluation, "real": args.real, "gains": args.gains}
         validation = {k: bundles.read_json_object(p) for k, p in reports.items() if p is not None}
         data = None if args.data is None else bundles.read_json_object(args.data)
         annotate(args.bundle, validation=validation, data=data, model_card=args.model_card)

@@ -51,7 +51,7 @@ FP32_OPERATORS: Final[Mapping[str, str]] = {
 """Operators that stay float32 wherever they stand, with the reason."""
 
 FP32_NAMES: Final[Mapping[str, str]] = {
-    "encoder.stem.down128.*": "the first convolution sees the picture itself: measured, half of a "
+    "*.down128.*": "the first convolution sees the picture itself: measured, half of a "
     "half-precision network's error in flow and tokens is made here, with 1 % of the arithmetic",
 }
 """Patterns of names of convolutions' weights; the convolutions stay float32."""
@@ -255,12 +255,6 @@ def rounded_in_float32(mixed: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(nodes)
     del graph.value_info[:]
     return made
-
-
-def precision_of(model: onnx.ModelProto) -> str:
-    """Say "fp16" where anything in the file is half precision, else "fp32"."""
-    half = any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
-    return "fp16" if half else "fp32"
 
 
 def _tail(graph: onnx.GraphProto) -> set[str]:

@@ -22,17 +22,22 @@ def _check(ok: bool, option: str, expected: str, actual: object) -> None:
         raise ConfigError(f"config: {option} must be {expected}, got {actual!r}")
 
 
+LOOK_XYXY: Final = (40, 44, 216, 236)
+"""What the networks see of the crop, pixels of a 256-px one: brows to below the chin, ear to ear,
+with room for raised brows and a dropped jaw. Both sides are multiples of 16.
+"""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Widths and depths of E, E_r, E_f and G. Sizes in comments are those of a 256-px crop."""
-
-    work_px: int = CROP_SIZE_PX
-    """Side at which the exported networks work, a divisor of the contract's crop. Features do not
-    carry over from one size to another, so train the last phase at this size.
+    """Widths and depths of E, E_r, E_f and G. Sizes in comments count a side of 256, of which the
+    networks see LOOK_XYXY.
     """
+
     read_mirrored: bool = True
-    """The exported graphs read each picture and its mirror image, and average the tokens of both:
-    the encoder's own work twice, for readings that are steadier than any one of them.
+    """The exported expression encoder reads each picture and its mirror image, and averages the
+    tokens of both: twice the work, once for each source, for readings steadier than either. The
+    target is read once a frame as it is.
     """
     stem_channels: tuple[int, int, int, int] = (32, 48, 96, 160)
     """Channels of the stem at 128, 64, 32 and 16 px (multiples of 16 run best in ONNX Runtime)."""
@@ -47,10 +52,12 @@ class NetworkConfig:
     token_global: int = 64
     """Numbers of the whole-face context each AU's MLP sees (what the resting face looks like)."""
     token_wide_channels: int = 64
-    """Channels of the 8x8 map that the wide path of E_r reads as one long vector; 0 leaves the path
-    out.
+    """Channels of the 12x11 map that the wide path of E_r reads as one long vector; 0 leaves the
+    path out.
     """
-    token_wide_hidden: int = 384
+    token_wide_rank: int = 128
+    """Numbers that the wide path boils its map down to, linearly."""
+    token_wide_hidden: int = 256
     """Hidden units of the wide path."""
     au_free_channels: int = 96
     """Channels of the AU-free feature at 16 px."""
@@ -78,12 +85,6 @@ class NetworkConfig:
     The AU-free encoder sees the stem detached either way."""
 
     def __post_init__(self) -> None:
-        _check(
-            self.work_px >= 32 and CROP_SIZE_PX % self.work_px == 0,
-            "network.work_px",
-            f"a divisor of {CROP_SIZE_PX}, at least 32",
-            self.work_px,
-        )
         for name in ("stem_channels", "decoder_channels"):
             value = getattr(self, name)
             _check(
@@ -106,6 +107,7 @@ class NetworkConfig:
             "token_features",
             "token_hidden",
             "token_global",
+            "token_wide_rank",
             "token_wide_hidden",
             "au_free_channels",
             "condition_dim",
@@ -154,6 +156,10 @@ class LossConfig:
     token_effect: float = 300.0
     """Error of what the tokens say, weighed by what it would do to the picture: the motion that a
     wrong intensity would cause, for the difference of two pictures of one person and for each.
+    """
+    token_effect_single: float = 1.0
+    """What single pictures weigh in token_effect, against the difference of two: an absolute swap
+    lives by the former, a relative one by the latter.
     """
     token_teacher: float = 10.0
     """Tokens against those that a linear teacher makes of the known intensities."""
@@ -302,6 +308,16 @@ class AugmentConfig:
     contrast: float = 0.2
     gamma: float = 0.25
     colour: float = 0.06
+    mix_colours: float = 0.05
+    """Standard deviation of the entries that a random 3x3 matrix adds to the identity one; grey
+    stays grey.
+    """
+    bend_px: float = 3.0
+    """Standard deviation of a smooth random bend of the face (at 4x4 points, cubic between), in
+    pixels of a 256-px crop; the face is also made wider or narrower, longer or shorter, by up to
+    2 % for each of its pixels. A bent face is another person's, and both of a person's pictures
+    are bent alike: it teaches what is a person's and what is an expression's.
+    """
     degrade: float = 0.3
     """Probability of blur or noise or JPEG on what the encoder sees."""
 
@@ -451,6 +467,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             token_hidden=32,
             token_global=48,
             token_wide_channels=32,
+            token_wide_rank=64,
             token_wide_hidden=192,
             au_free_channels=64,
             condition_dim=96,
@@ -460,15 +477,12 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        # at half size a step costs a quarter: what two cores can train
-        network=NetworkConfig(work_px=128),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
     ),
     "rt-base": TrainConfig(
         "rt-base",
         network=NetworkConfig(
-            read_mirrored=False,  # twice its encoder would break the budget of 4 GMAC
             stem_channels=(32, 64, 128, 192),
             stem_blocks=(2, 2, 2),
             token_features=128,
@@ -491,6 +505,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             token_hidden=8,
             token_global=8,
             token_wide_channels=4,
+            token_wide_rank=8,
             token_wide_hidden=8,
             au_free_channels=8,
             condition_dim=16,

@@ -176,7 +176,9 @@ def text(gains: Gains) -> str:
     for k, name in enumerate(AU_NAMES):
         row = gains.response[k]
         if not gains.cases[k]:
-            lines.append(f"{name:6}{0:6d}{gains.reads[k]:7.2f}   no pair of pictures to try it with")
+            lines.append(
+                f"{name:6}{0:6d}{gains.reads[k]:7.2f}   no pair of pictures to try it with"
+            )
             continue
         order = [j for j in np.argsort(-np.abs(row)) if j != k][:3]
         most = ", ".join(f"{AU_NAMES[j]} {row[j]:+.2f}" for j in order)

@@ -66,18 +66,21 @@ class Prefetcher:
     def __init__(self, maker: BatchMaker) -> None:
         self._maker = maker
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[tuple[int, int, int], Future[Batch]] | None = None
+        self._next: tuple[tuple[int, int, int, bool], Future[Batch]] | None = None
 
-    def get(self, cursor: int, quadruples: int, size_px: int) -> Batch:
-        """The batch at a cursor; starts on the one after it."""
-        key = (cursor, quadruples, size_px)
+    def get(self, cursor: int, quadruples: int, size_px: int, instructions: bool = True) -> Batch:
+        """The batch at a cursor; starts on the one after it. Arguments as BatchMaker.batch's."""
+        key = (cursor, quadruples, size_px, instructions)
         if self._next is not None and self._next[0] == key:
             batch = self._next[1].result()
         else:
-            batch = self._maker.batch(*key)
-        following = (cursor + quadruples, quadruples, size_px)
-        self._next = (following, self._pool.submit(self._maker.batch, *following))
+            batch = self._make(*key)
+        following = (cursor + quadruples, quadruples, size_px, instructions)
+        self._next = (following, self._pool.submit(self._make, *following))
         return batch
+
+    def _make(self, cursor: int, quadruples: int, size_px: int, instructions: bool) -> Batch:
+        return self._maker.batch(cursor, quadruples, size_px, instructions=instructions)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -230,7 +233,9 @@ def loop(
 
                 # load: everything random about a step follows from its number
                 rng = np.random.default_rng((config.seed, 3, state.step))
-                batch = loader.get(state.cursor, phase.quadruples, phase.size_px).to(place)
+                batch = loader.get(
+                    state.cursor, phase.quadruples, phase.size_px, not phase.encoder_only
+                ).to(place)
                 adversarial = objective.adversarial_due(state.step, progress)
                 taught = config.samples.taught(progress)
                 plan = plan_samples(batch.gains, config.samples, rng, adversarial, taught)

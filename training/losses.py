@@ -186,7 +186,7 @@ def token_pair(tokens: Tensor, label_tokens: Tensor) -> Tensor:
     return F.smooth_l1_loss(tokens[1::2] - tokens[0::2], labels[1::2] - labels[0::2])
 
 
-def token_effect(said: Tensor, labels: Tensor, effect: Tensor, single: float = 0.3) -> Tensor:
+def token_effect(said: Tensor, labels: Tensor, effect: Tensor, single: float) -> Tensor:
     """Squared error of intensities, in the metric of what they do to the picture (ours).
 
     With B the motion per unit of each intensity, a wrong reading e moves the picture by B e, whose

@@ -17,6 +17,7 @@ from training.config import SampleConfig, TrainConfig
 from training.data.dataset import DONOR, DONOR_BASE, PARTNER, Batch
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
+from training.networks.encoder import look
 
 KINDS = ("swap", "relative", "self_driven", "identity")
 
@@ -151,13 +152,13 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
 def run_networks(net: RtNet, batch: Batch, plan: SamplePlan, config: TrainConfig) -> Forward:
     """Encode every picture once, mix, generate, compose."""
     with autocast(config, batch.rgb.device):
-        encoded = net.encoder(batch.seen_rgb)
+        encoded = net.encoder(batch.look_rgb)
         known = net.label_tokens(batch.aus_lr).float()
         tokens = torch.where(plan.taught[:, None, None], known, encoded.tokens)
         mixed = mix_tokens(
             tokens, tokens[plan.source], tokens[plan.base], plan.gains, plan.relative
         )
-        said = net.generator(encoded.features, tokens, mixed)
+        said = net.generator(encoded.features, tokens, mixed, batch.rgb.shape[3])
     out = compose(batch.rgb.contiguous(), said.flow_xy, said.keep, said.fill_rgb, said.shade)
     return Forward(encoded, known, mixed, said, out, truth_of(batch, plan), plan)
 
@@ -191,8 +192,8 @@ class Objective:
             Weighted sum, and each term unweighted by its name in LossConfig.
         """
         with autocast(self.config, batch.rgb.device):
-            encoded = net.encoder(batch.seen_rgb)
-        terms = self._tokens(net, batch, encoded, net.label_tokens(batch.aus_lr).float())
+            tokens = net.encoder(batch.look_rgb).tokens
+        terms = self._tokens(net, batch, tokens, net.label_tokens(batch.aus_lr).float())
         total = torch.stack([getattr(self.config.losses, k) * v for k, v in terms.items()]).sum()
         return total, terms
 
@@ -212,7 +213,7 @@ class Objective:
         """
         w = self.config.losses
         terms = self._ground_truth(batch, forward)
-        terms |= self._tokens(net, batch, forward.encoded, forward.label_tokens)
+        terms |= self._tokens(net, batch, forward.encoded.tokens, forward.label_tokens)
         scale = dict.fromkeys(terms, 1.0)
 
         def add(new: dict[str, Tensor], every: int) -> None:
@@ -275,13 +276,11 @@ class Objective:
             )
         return terms
 
-    def _tokens(
-        self, net: RtNet, batch: Batch, encoded: Encoded, known: Tensor
-    ) -> dict[str, Tensor]:
+    def _tokens(self, net: RtNet, batch: Batch, tokens: Tensor, known: Tensor) -> dict[str, Tensor]:
         # the head learns to read the tokens; where the tokens go is the teacher's business, until
         # donor_labels asks for the same of swaps. A head that pulls, too, pulls the wrong way first
-        logits = net.encoder.tokens.read(encoded.tokens.detach())
-        by_four = encoded.tokens.reshape(-1, 4, *encoded.tokens.shape[1:])
+        logits = net.encoder.tokens.read(tokens.detach())
+        by_four = tokens.reshape(-1, 4, *tokens.shape[1:])
         gains = batch.gains[:, None, :, None]
         donors = by_four[:, list(DONOR)]
         shown = by_four + gains * (donors - by_four)  # what swapping gives ...
@@ -291,12 +290,15 @@ class Objective:
             "au_dice": losses.au_dice(torch.sigmoid(logits), batch.aus_lr, self.au_weights),
             "au_l1": losses.au_l1(torch.sigmoid(logits), batch.aus_lr),
             "token_effect": losses.token_effect(
-                net.label_tokens.inverse(encoded.tokens), batch.aus_lr, self.effect
+                net.label_tokens.inverse(tokens),
+                batch.aus_lr,
+                self.effect,
+                self.config.losses.token_effect_single,
             ),
-            "token_pair": losses.token_pair(encoded.tokens, known),
-            "token_teacher": losses.token_teacher(encoded.tokens, known),
+            "token_pair": losses.token_pair(tokens, known),
+            "token_teacher": losses.token_teacher(tokens, known),
             "token_invariance": losses.token_invariance(
-                shown.flatten(0, 1), there.flatten(0, 1), encoded.tokens
+                shown.flatten(0, 1), there.flatten(0, 1), tokens
             ),
         }
 
@@ -315,11 +317,11 @@ class Objective:
         donor = torch.tensor(DONOR, device=rows.device).repeat(count)
         donor = donor + torch.arange(count, device=rows.device).repeat_interleave(4) * 4
         with autocast(self.config, rows.device):
-            again = net.encoder(swapped)
+            again = net.encoder(look(swapped))
             gains = batch.gains[chosen].repeat_interleave(4, dim=0)
             zero = torch.zeros(len(rows), 1, device=rows.device)
             back = mix_tokens(again.tokens, again.tokens[donor], again.tokens, gains, zero)
-            said = net.generator(again.features, again.tokens, back)
+            said = net.generator(again.features, again.tokens, back, swapped.shape[3])
         returned = compose(swapped, said.flow_xy, said.keep, said.fill_rgb, said.shade)
         spread = losses.token_spread(f.encoded.tokens)
         labels = f.truth.aus_lr[rows]
@@ -365,8 +367,8 @@ class Objective:
             place = losses.region_weight(batch.region[rows], self.config.losses.flow_region_weights)
             weight = inside * moved(place)
         with autocast(self.config, still.device):
-            encoded = net.encoder(picture)
-            said = net.generator(encoded.features, encoded.tokens, f.mixed[rows].detach())
+            encoded = net.encoder(look(picture))
+            said = net.generator(encoded.features, encoded.tokens, f.mixed[rows].detach(), side)
         unit = CROP_SIZE_PX / side
         value = losses.equivariance(
             said.flow_raw * unit, flow * unit, torch.sigmoid(said.keep_logit), keep, weight

@@ -29,6 +29,7 @@ from training.config import (
     with_overrides,
 )
 from training.networks import Critics, build
+from training.networks.encoder import look
 
 SMOKE = get_config("smoke")
 
@@ -47,8 +48,9 @@ class Kit:
         }
 
     def step(self) -> None:
-        encoded = self.net.encoder(torch.linspace(0.1, 0.5, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32))
-        said = self.net.generator(encoded.features, encoded.tokens, encoded.tokens * 0.5)
+        picture = torch.linspace(0.1, 0.5, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+        encoded = self.net.encoder(look(picture))
+        said = self.net.generator(encoded.features, encoded.tokens, encoded.tokens * 0.5, 32)
         (said.fill_rgb.square().mean() + said.flow_raw.sum() + encoded.aus_lr.mean()).backward()
         self.critics.face(torch.ones(1, 3, 32, 32)).sum().backward()
         for optimiser in self.optimisers.values():

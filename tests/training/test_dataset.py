@@ -13,7 +13,7 @@ from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.errors import ConfigError, ContractError
 from tests.support.fake_shards import write_fake_shard
 from training.compose import compose
-from training.config import AugmentConfig
+from training.config import LOOK_XYXY, AugmentConfig
 from training.data.dataset import (
     DONOR,
     DONOR_BASE,
@@ -25,17 +25,19 @@ from training.data.dataset import (
     open_shard,
 )
 from training.data.split import is_held_out, split_of
+from training.networks.encoder import look
 
+PLAIN_COLOURS: dict[str, float] = dict.fromkeys(
+    ("brightness", "contrast", "gamma", "colour", "mix_colours"), 0.0
+)
 STILL = AugmentConfig(
     flip=0.0,
     rotate_deg=0.0,
     scale=0.0,
     shift_px=0.0,
-    brightness=0.0,
-    contrast=0.0,
-    gamma=0.0,
-    colour=0.0,
+    bend_px=0.0,
     degrade=0.0,
+    **PLAIN_COLOURS,
 )
 
 
@@ -110,7 +112,7 @@ def test_unaugmented_batch_is_the_shard(shard: Path) -> None:
     raw = open_shard(shard).arrays
     rgb = torch.from_numpy(np.array(raw["rgb"])).reshape(12, 64, 64, 3).permute(0, 3, 1, 2) / 255.0
     torch.testing.assert_close(batch.rgb, rgb)
-    assert torch.equal(batch.rgb, batch.seen_rgb)
+    torch.testing.assert_close(batch.look_rgb, look(batch.rgb), atol=1.01 / 255, rtol=0)
     assert batch.flow_xy[1, :, 5, 5].tolist() == [3.0, -2.0]
     assert batch.flow_xy[2, :, 5, 5].tolist() == [-3.0, 2.0]
     assert batch.shade_log2.unique().tolist() == [0.5]  # 2 ** ((160 - 128) / 64)
@@ -139,10 +141,11 @@ def test_size_that_does_not_divide_is_refused(shard: Path) -> None:
     "augment",
     [
         STILL,
-        AugmentConfig(flip=1.0, degrade=0.0, brightness=0, contrast=0, colour=0, gamma=0),
-        AugmentConfig(flip=0.0, degrade=0.0, brightness=0, contrast=0, colour=0, gamma=0),
+        AugmentConfig(flip=1.0, degrade=0.0, **PLAIN_COLOURS),
+        AugmentConfig(flip=0.0, degrade=0.0, **PLAIN_COLOURS),
+        AugmentConfig(flip=0.0, degrade=0.0, bend_px=6.0, **PLAIN_COLOURS),
     ],
-    ids=["still", "mirrored", "moved"],
+    ids=["still", "mirrored", "moved", "bent"],
 )
 @pytest.mark.parametrize("size_px", [64, 32])
 def test_convention_flow_leads_from_partner_to_picture_after_any_augmentation(
@@ -224,14 +227,48 @@ def test_only_what_the_encoder_sees_is_degraded(shard: Path) -> None:
     degraded = AugmentConfig(**{**vars(STILL), "degrade": 1.0})
     clean, seen = (BatchMaker(data, x, 0).batch(0, 3, 64) for x in (STILL, degraded))
     assert torch.equal(clean.rgb, seen.rgb)
-    assert bool((seen.seen_rgb != seen.rgb).flatten(1).any(1).all())
+    assert bool((seen.look_rgb != clean.look_rgb).flatten(1).any(1).all())
+
+
+def test_close_look_is_the_face_at_full_size_and_degraded_alike(tmp_path: Path) -> None:
+    path = write_fake_shard(tmp_path / "s", quadruples=1, size_px=256, seed=1)
+    plain = BatchMaker(ShardSet([path]), None, 0).batch(0, 1, 128)
+    raw = torch.from_numpy(np.array(np.load(path / "rgb.npy")[0])).permute(0, 3, 1, 2) / 255.0
+    x0, y0, x1, y1 = LOOK_XYXY
+    assert torch.equal(plain.look_rgb, raw[:, :, y0:y1, x0:x1])
+    torch.testing.assert_close(look(raw), plain.look_rgb)
+    degraded = AugmentConfig(**{**vars(STILL), "degrade": 1.0})
+    seen = BatchMaker(ShardSet([path]), degraded, 0).batch(0, 1, 128)
+    assert bool((seen.look_rgb != plain.look_rgb).flatten(1).any(1).all())
+    assert torch.equal(seen.rgb, plain.rgb)
+
+
+def test_batch_without_instructions_shows_the_same_pictures(shard: Path) -> None:
+    maker = BatchMaker(ShardSet([shard]), AugmentConfig(), 3)
+    whole, bare = (maker.batch(2, 2, 64, instructions=flag) for flag in (True, False))
+    for name in ("rgb", "look_rgb", "aus_lr", "gains"):
+        assert torch.equal(getattr(whole, name), getattr(bare, name)), name
+    assert bare.flow_xy.shape == (8, 2, 0, 0)
+    assert bare.real_rgb.shape[0] == 0
+
+
+def test_bend_changes_what_a_face_looks_like_and_both_pictures_alike(tmp_path: Path) -> None:
+    path = write_fake_shard(tmp_path / "s", quadruples=1, size_px=64, seed=1)
+    same = np.array(np.load(path / "rgb.npy"))
+    same[:, 1], same[:, 3] = same[:, 0], same[:, 2]
+    np.save(path / "rgb.npy", same)
+    bent = AugmentConfig(**{**vars(STILL), "bend_px": 8.0})
+    rgb = BatchMaker(ShardSet([path]), bent, 0).batch(0, 1, 64).rgb
+    assert torch.equal(rgb[0], rgb[1])
+    assert torch.equal(rgb[2], rgb[3])
+    assert (rgb[0] - BatchMaker(ShardSet([path]), STILL, 0).batch(0, 1, 64).rgb[0]).abs().max() > 0
 
 
 def test_batches_depend_on_seed_and_cursor_alone(shard: Path) -> None:
     data, augment = ShardSet([shard]), AugmentConfig()
     a, b = BatchMaker(data, augment, 7), BatchMaker(data, augment, 7)
     b.batch(9, 1, 64)
-    assert torch.equal(a.batch(4, 2, 64).seen_rgb, b.batch(4, 2, 64).seen_rgb)
+    assert torch.equal(a.batch(4, 2, 64).look_rgb, b.batch(4, 2, 64).look_rgb)
     assert not torch.equal(a.batch(4, 2, 64).rgb, BatchMaker(data, augment, 8).batch(4, 2, 64).rgb)
     order = [a.index_at(cursor) for cursor in range(12)]
     assert all(sorted(order[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))

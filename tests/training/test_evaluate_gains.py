@@ -64,7 +64,9 @@ def quadruples(model: Made, count: int = 3) -> list[Quadruple]:
         rgb = np.stack([model.picture(a) for a in aus])
         names = (f"a{q}", f"b{q}")
         quads.append(
-            Quadruple(rgb, flow, flat, flat.astype(np.uint8), aus, np.ones(NUM_AUS, np.float32), names)
+            Quadruple(
+                rgb, flow, flat, flat.astype(np.uint8), aus, np.ones(NUM_AUS, np.float32), names
+            )
         )
     return quads
 

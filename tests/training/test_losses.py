@@ -157,7 +157,7 @@ def test_token_effect_measures_in_the_metric_and_pairs_people() -> None:
     assert alone.item() == pytest.approx(18.5)
     both = losses.token_effect(said, labels, L, single=0.4)
     assert both.item() == pytest.approx(18.5 + 0.4 * 12.75)
-    assert losses.token_effect(labels, labels, L).item() == 0
+    assert losses.token_effect(labels, labels, L, single=1.0).item() == 0
 
 
 def test_token_invariance_is_relative_to_how_tokens_differ() -> None:
@@ -242,6 +242,7 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "_threshold",
         "_fraction",
         "lazy_quadruples",
+        "_single",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
     assert len(names) == 24

@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
+from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError, ContractError
-from training.config import AugmentConfig
+from training.config import LOOK_XYXY, AugmentConfig
 
 FORMAT: Final = 1
 FLOW_UNITS_PER_PX: Final = 64.0
@@ -40,6 +41,8 @@ DONOR: Final = (2, 3, 0, 1)
 """The other person's picture that drives this one."""
 DONOR_BASE: Final = (3, 2, 1, 0)
 """The other person's picture that shows this one's expression (where gains are 1)."""
+_BEND_POINTS: Final = 4
+"""Points a side at which a face is bent at random."""
 
 _LAYOUT: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "rgb": ("uint8", ("Q", 4, "S", "S", 3)),
@@ -225,7 +228,8 @@ class Batch:
 
     Attributes:
         rgb: (N, 3, S, S) float32 in [0, 1].
-        seen_rgb: The same, degraded for some: what the encoder looks at.
+        look_rgb: (N, 3, 192, 176), what the networks see of them (training.networks.encoder.look),
+            at the shards' full size, degraded for some.
         flow_xy: (N, 2, S, S) float32 pixels of this size.
         keep: (N, 1, S, S) float32 in [0, 1].
         shade_log2: (N, 1, S, S) float32.
@@ -236,7 +240,7 @@ class Batch:
     """
 
     rgb: Tensor
-    seen_rgb: Tensor
+    look_rgb: Tensor
     flow_xy: Tensor
     keep: Tensor
     shade_log2: Tensor
@@ -248,7 +252,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; pictures that enter networks in channels-last order."""
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
-        for name in ("rgb", "seen_rgb", "real_rgb"):
+        for name in ("rgb", "look_rgb", "real_rgb"):
             moved[name] = moved[name].contiguous(memory_format=torch.channels_last)
         return Batch(**moved)
 
@@ -283,13 +287,17 @@ class BatchMaker:
         order: npt.NDArray[np.int64] = cached[1]
         return order
 
-    def batch(self, cursor: int, quadruples: int, size_px: int) -> Batch:
+    def batch(
+        self, cursor: int, quadruples: int, size_px: int, *, instructions: bool = True
+    ) -> Batch:
         """The batch that starts at a cursor.
 
         Args:
             cursor: Quadruples used before it.
             quadruples: Q.
             size_px: Side of the pictures; the shards' side must be a multiple.
+            instructions: Whether flow, keep, shade and region are wanted; without, they are empty
+                and the batch is made faster.
 
         Raises:
             ConfigError: If the size does not divide the shards'.
@@ -300,89 +308,102 @@ class BatchMaker:
             )
         rng = np.random.default_rng((self.seed, 2, cursor))
         rows = [
-            self._quadruple(self.shards.quadruple(self.index_at(cursor + q)), size_px, rng)
+            self._quadruple(
+                self.shards.quadruple(self.index_at(cursor + q)), size_px, rng, instructions
+            )
             for q in range(quadruples)
         ]
         stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         return Batch(
             rgb=_nchw(stacked["rgb"]),
-            seen_rgb=_nchw(stacked["seen"]),
+            look_rgb=_nchw(stacked["look"]),
             flow_xy=torch.from_numpy(stacked["flow"]),
             keep=torch.from_numpy(stacked["keep"])[:, None].float() / 255.0,
             shade_log2=torch.from_numpy(stacked["shade_log2"])[:, None],
             region=torch.from_numpy(stacked["region"])[:, None],
             aus_lr=torch.from_numpy(stacked["aus_lr"]),
             gains=torch.from_numpy(stacked["gains"]),
-            real_rgb=self._real(2 * quadruples, size_px, rng),
+            real_rgb=self._real(2 * quadruples if instructions else 0, size_px, rng),
         )
 
     def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
-        if not self.shards.real_count:
+        if not self.shards.real_count or not count:
             return torch.zeros(0, 3, size_px, size_px)
         pictures = []
         for index in rng.integers(0, self.shards.real_count, count):
-            matrix = self._matrix(size_px, bool(rng.random() < 0.5 and self.augment), rng)
-            pictures.append(_warp(np.asarray(self.shards.real(int(index))), matrix, size_px))
+            flip = bool(rng.random() < 0.5 and self.augment)
+            geometry = self._geometry(flip, rng)
+            picture = _warp(np.asarray(self.shards.real(int(index))), *geometry.maps(size_px))
+            pictures.append(picture)
         return _nchw(np.stack(pictures))
 
-    def _matrix(
-        self, size_px: int, flip: bool, rng: np.random.Generator
-    ) -> npt.NDArray[np.float64]:
-        """M_in_from_out, (2, 3): pixels of the shard's picture from pixels of the batch's
-        (corner origin).
-        """
+    def _geometry(self, flip: bool, rng: np.random.Generator) -> Geometry:
         full = self.shards.size_px
-        zoom = full / size_px
-        linear, shift = np.eye(2) * zoom, np.zeros(2)
+        linear, shift, bend = np.eye(2), np.zeros(2), None
         if self.augment is not None:
             a = self.augment
             angle = math.radians(float(rng.uniform(-a.rotate_deg, a.rotate_deg)))
             scale = 1.0 + float(rng.uniform(-a.scale, a.scale))
             cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
-            linear = np.array([[cos, -sin], [sin, cos]]) * zoom
+            linear = np.array([[cos, -sin], [sin, cos]])
             shift = rng.uniform(-a.shift_px, a.shift_px, 2) * (full / 256.0)
+            if a.bend_px > 0:
+                linear = linear @ np.diag(1.0 + rng.uniform(-0.02, 0.02, 2) * a.bend_px)
+                points = rng.standard_normal((_BEND_POINTS, _BEND_POINTS, 2), np.float32)
+                bend = points * np.float32(a.bend_px * full / 256.0)
         if flip:
             linear = linear @ np.diag([-1.0, 1.0])
-        centre_out, centre_in = np.full(2, size_px / 2), np.full(2, full / 2)
-        offset = centre_in + shift - linear @ centre_out
-        return np.concatenate([linear, offset[:, None]], axis=1)
+        return Geometry(full, linear, shift, bend)
 
     def _quadruple(
-        self, raw: dict[str, npt.NDArray[Any]], size_px: int, rng: np.random.Generator
+        self,
+        raw: dict[str, npt.NDArray[Any]],
+        size_px: int,
+        rng: np.random.Generator,
+        instructions: bool,
     ) -> dict[str, npt.NDArray[Any]]:
-        a = self.augment
+        a, full = self.augment, self.shards.size_px
         flip = bool(a is not None and rng.random() < a.flip)
+        x0, y0, x1, y1 = (round(v * full / CROP_SIZE_PX) for v in LOOK_XYXY)
         rgb = np.empty((4, size_px, size_px, 3), np.uint8)
-        seen = np.empty_like(rgb)
-        flow = np.empty((4, 2, size_px, size_px), np.float32)
-        keep, region = (np.empty((4, size_px, size_px), np.uint8) for _ in range(2))
-        shade_log2 = np.empty((4, size_px, size_px), np.float32)
+        look = np.empty((4, LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0], 3), np.uint8)
+        side = size_px if instructions else 0
+        flow = np.empty((4, 2, side, side), np.float32)
+        keep, region = (np.empty((4, side, side), np.uint8) for _ in range(2))
+        shade_log2 = np.empty((4, side, side), np.float32)
         for person in range(2):
-            matrix = self._matrix(size_px, flip, rng)
-            back = np.linalg.inv(matrix[:, :2])
-            table, gamma = (None, 1.0) if a is None else _colour_table(a, rng)
+            geometry = self._geometry(flip, rng)
+            at_full = geometry.maps(full)
+            table, gamma, mixer = (None, 1.0, None) if a is None else _colours(a, rng)
             for i in (2 * person, 2 * person + 1):
-                picture = _warp(raw["rgb"][i], matrix, size_px)
-                rgb[i] = picture if table is None else cv2.LUT(picture, table)
-                seen[i] = rgb[i]
+                picture = _warp(raw["rgb"][i], *at_full)
+                if table is not None:
+                    picture = cv2.LUT(cv2.transform(picture, mixer), table)
+                rgb[i] = _resized(picture, (size_px, size_px))
                 if a is not None and rng.random() < a.degrade:
-                    seen[i] = _degrade(rgb[i], rng)
+                    picture = _degrade(picture, rng)
+                look[i] = _resized(picture[y0:y1, x0:x1], look.shape[1:3])
+            if not instructions:
+                continue
+            at = geometry.maps(size_px)
+            back = geometry.back(*at)
+            for i in (2 * person, 2 * person + 1):
                 fx, fy = (
-                    _warp(raw["flow"][i, axis], matrix, size_px, border=0).astype(np.float32)
+                    _warp(raw["flow"][i, axis], *at, border=0).astype(np.float32)
                     for axis in range(2)
                 )
-                flow[i, 0] = (back[0, 0] * fx + back[0, 1] * fy) / FLOW_UNITS_PER_PX
-                flow[i, 1] = (back[1, 0] * fx + back[1, 1] * fy) / FLOW_UNITS_PER_PX
-                keep[i] = _warp(raw["keep"][i], matrix, size_px, border=255)
-                region[i] = _warp(raw["region"][i], matrix, size_px, border=0, nearest=True)
-                shade = _warp(raw["shade"][i], matrix, size_px, border=128).astype(np.float32)
+                flow[i, 0] = (back[0] * fx + back[1] * fy) / FLOW_UNITS_PER_PX
+                flow[i, 1] = (back[2] * fx + back[3] * fy) / FLOW_UNITS_PER_PX
+                keep[i] = _warp(raw["keep"][i], *at, border=255)
+                region[i] = _warp(raw["region"][i], *at, border=0, nearest=True)
+                shade = _warp(raw["shade"][i], *at, border=128).astype(np.float32)
                 shade_log2[i] = (shade - 128.0) * (gamma / 64.0)
         aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         if flip:
             aus_lr, gains = mirror_aus(aus_lr), mirror_aus(gains)
         return {
             "rgb": rgb,
-            "seen": seen,
+            "look": look,
             "flow": flow,
             "keep": keep,
             "region": region,
@@ -392,36 +413,99 @@ class BatchMaker:
         }
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Where each pixel of a batch's picture comes from: moved, turned, scaled, bent.
+
+    Attributes:
+        full_px: Side of the shard's picture.
+        linear: (2, 2), shard's pixels from pixels of a moved picture of the same size, about the
+            centre.
+        shift: (2,) the same.
+        bend: (n, n, 2) float32 pixels on a coarse grid over the picture, added before ``linear``;
+            None for none.
+    """
+
+    full_px: int
+    linear: npt.NDArray[np.float64]
+    shift: npt.NDArray[np.float64]
+    bend: npt.NDArray[np.float32] | None
+
+    def maps(self, size_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """X and y, (size, size) float32 each, in the shard's picture; OpenCV's counting, from
+        pixel centres.
+        """
+        at = (np.arange(size_px) + 0.5) * (self.full_px / size_px) - self.full_px / 2
+        x, y = np.broadcast_to(at, (size_px, size_px)), np.broadcast_to(at[:, None], (size_px,) * 2)
+        if self.bend is not None:
+            bend = cv2.resize(self.bend, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+            x, y = x + bend[..., 0], y + bend[..., 1]
+        (a, b), (c, d) = self.linear
+        centre = self.full_px / 2 + self.shift - 0.5
+        return (
+            (a * x + b * y + centre[0]).astype(np.float32),
+            (c * x + d * y + centre[1]).astype(np.float32),
+        )
+
+    def back(
+        self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.floating[Any]] | float, ...]:
+        """The four entries, row by row, of the matrix that turns a short way in the shard's picture
+        into one in the batch's: the inverse of the maps' Jacobian (one number each where nothing
+        bends).
+
+        A way is short where the bend does not change along it: for the longest flows, some 20 px,
+        that is wrong by a few tenths of a pixel.
+        """
+        a: Any
+        if self.bend is None:
+            (a, b), (c, d) = self.linear * (self.full_px / x.shape[0])
+        else:
+            (b, a), (d, c) = np.gradient(x), np.gradient(y)
+        determinant = a * d - b * c
+        return d / determinant, -b / determinant, -c / determinant, a / determinant
+
+
 def _warp(
     array: npt.NDArray[Any],
-    M_in_from_out: npt.NDArray[np.float64],
-    size_px: int,
+    x: npt.NDArray[np.float32],
+    y: npt.NDArray[np.float32],
     border: int | None = None,
     nearest: bool = False,
 ) -> npt.NDArray[Any]:
-    """Resample (H, W[, 3]) to (size, size[, 3]); bilinear at half size averages 2x2 pixels.
-    border None replicates.
+    """Resample (H, W[, 3]) at the places of Geometry.maps; bilinear at half size averages 2x2
+    pixels. border None replicates.
     """
-    shifted = M_in_from_out.copy()  # OpenCV counts from pixel centres
-    shifted[:, 2] += M_in_from_out[:, :2] @ np.array([0.5, 0.5]) - 0.5
     if nearest:
         # OpenCV rounds ties inconsistently at half size; step off them
-        shifted[:, 2] += 1e-3
-    return cv2.warpAffine(
+        x, y = x + np.float32(1e-3), y + np.float32(1e-3)
+    return cv2.remap(
         np.ascontiguousarray(array),
-        shifted,
-        (size_px, size_px),
-        flags=(cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        x,
+        y,
+        cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT,
         borderValue=0 if border is None else border,
     )
 
 
-def _colour_table(
+def _resized(picture: npt.NDArray[np.uint8], size_hw: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) -> (*size_hw, 3), averaging where it gets smaller."""
+    height, width = size_hw
+    if picture.shape[:2] == (height, width):
+        return picture
+    how = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+
+
+def _colours(
     a: AugmentConfig, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], float]:
-    """A (1, 256, 3) uint8 look-up table of a person's light and camera, and its gamma (for
-    shade's logarithm).
+) -> tuple[npt.NDArray[np.uint8], float, npt.NDArray[np.float32]]:
+    """A person's light and camera.
+
+    Returns:
+        A (1, 256, 3) uint8 look-up table, its gamma (for shade's logarithm), and a (3, 3) float32
+        matrix that mixes the channels before it.
     """
     gamma = float(np.exp2(rng.uniform(-a.gamma, a.gamma)))
     contrast = 1.0 + float(rng.uniform(-a.contrast, a.contrast))
@@ -429,7 +513,10 @@ def _colour_table(
     tint = 1.0 + rng.uniform(-a.colour, a.colour, 3)
     x = (np.arange(256) / 255.0)[:, None] ** gamma
     x = ((x - 0.5) * contrast + 0.5 + brightness * 0.5) * (1.0 + brightness * 0.5) * tint
-    return np.clip(np.rint(x * 255.0), 0, 255).astype(np.uint8)[None], gamma
+    mixer = np.eye(3) + rng.standard_normal((3, 3)) * a.mix_colours
+    mixer /= mixer.sum(1, keepdims=True)
+    table = np.clip(np.rint(x * 255.0), 0, 255).astype(np.uint8)[None]
+    return table, gamma, mixer.astype(np.float32)
 
 
 def _degrade(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,11 @@ SLOPE = 0.1
 
 
 def conv(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, gain: float = 1.0
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int = 1,
+    gain: float = 1.0,
 ) -> nn.Conv2d:
     """A convolution (padded where the kernel is odd) with He initialisation for LeakyReLU (He
     et al., ICCV 2015, eq. 15).
@@ -21,11 +25,12 @@ def conv(
     Args:
         in_channels: Channels in.
         out_channels: Channels out.
-        kernel: Kernel size; an even one is not padded.
+        kernel: Kernel size; an even one, or one of (height, width), is not padded.
         stride: Stride; output sides are the input's divided by it.
         gain: Extra factor on the initial weights; small ones start a residual branch near zero.
     """
-    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2 if kernel % 2 else 0)
+    padding = kernel // 2 if isinstance(kernel, int) and kernel % 2 else 0
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
     nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
     with torch.no_grad():
         layer.weight.mul_(gain)
@@ -35,7 +40,11 @@ def conv(
 
 
 def norm_conv(
-    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, gain: float = 1.0
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int = 1,
+    gain: float = 1.0,
 ) -> nn.Sequential:
     """A convolution and batch normalisation (Ioffe and Szegedy, ICML 2015); arguments as in
     :func:`conv`.

@@ -1,4 +1,8 @@
-"""E, the shared stem, and E_r, the AU-related encoder that makes one token per action unit."""
+"""E, the shared stem, and E_r, the AU-related encoder that makes one token per action unit.
+
+Both look at the face alone, at the crop's full size (:func:`look`): expressions are read off lids
+three pixels high, and the face fills half of an aligned crop.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rt_swap.aus import AUS, NUM_AUS
-from training.config import NetworkConfig
+from rt_swap.contract import CROP_SIZE_PX
+from training.config import LOOK_XYXY, NetworkConfig
 from training.networks.blocks import ResBlock, act, conv, norm_conv, up2
-
-WIDE_PX = 8
-"""Side of the map that the wide path of E_r reads."""
 
 
 @dataclass(frozen=True)
 class StemFeatures:
-    """What the stem sees, at 1/2, 1/4, 1/8 and 1/16 of the crop's side; each (N, C, H, W)."""
+    """What the stem sees, at 1/2, 1/4, 1/8 and 1/16 of the look's size; each (N, C, H, W)."""
 
     half: Tensor
     quarter: Tensor
@@ -56,12 +58,17 @@ class Encoded:
 
 
 class Stem(nn.Module):
-    """E: (N, 3, S, S) RGB in [0, 1] -> StemFeatures."""
+    """(N, 3, H, W) RGB in [0, 1] -> StemFeatures; names count a side of 256.
 
-    def __init__(self, config: NetworkConfig) -> None:
+    Args:
+        channels: At 1/2, 1/4, 1/8 and 1/16 of the side.
+        blocks: Residual blocks at 1/4, 1/8 and 1/16.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int], blocks: tuple[int, int, int]) -> None:
         super().__init__()
-        c128, c64, c32, c16 = config.stem_channels
-        b64, b32, b16 = config.stem_blocks
+        c128, c64, c32, c16 = channels
+        b64, b32, b16 = blocks
         self.down128 = norm_conv(3, c128, 3, 2)
         self.down64 = norm_conv(c128, c64, 3, 2)
         self.blocks64 = nn.Sequential(*(ResBlock(c64) for _ in range(b64)))
@@ -71,7 +78,7 @@ class Stem(nn.Module):
         self.blocks16 = nn.Sequential(*(ResBlock(c16) for _ in range(b16)))
 
     def forward(self, picture_rgb: Tensor) -> StemFeatures:
-        """Encode; the crop's side must be a multiple of 16."""
+        """Encode; both sides must be multiples of 16."""
         half = act(self.down128(picture_rgb * 2 - 1))
         quarter = self.blocks64(act(self.down64(half)))
         eighth = self.blocks32(act(self.down32(quarter)))
@@ -80,8 +87,8 @@ class Stem(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """E_r: two attention maps per AU (left, right) pool a 1/8-size feature map; a small MLP of
-    each AU makes its token.
+    """E_r: two attention maps per AU (left, right) pool a 1/8-size feature map; a
+    small MLP of each AU makes its token.
 
     Lids and lips are small, so the pooled map also carries the 1/4-size features, folded into
     channels. Each map gives
@@ -89,10 +96,10 @@ class TokenEncoder(nn.Module):
     lid has moved; a pooled
     whole-face context tells it what the resting face looks like.
 
-    Beside it runs a wide path, as in landmark regressors: the 1/16-size features, brought to 8x8,
-    are read as one long vector, so that a unit can compare places (a jaw that went sideways has
-    moved against the nose, which no pooling around the chin can see). The aligned crop is what
-    makes that work. Both paths add up to the tokens.
+    Beside it runs a wide path, as in landmark regressors: the 1/16-size features are read as one
+    long vector, so that a unit can compare places (a jaw that went sideways has moved against the
+    nose, which no pooling around the chin can see). The aligned crop is what makes that work. Both
+    paths add up to the tokens.
 
     The AU head reads a token's own numbers only, which is what makes token k mean AU k.
     """
@@ -106,7 +113,7 @@ class TokenEncoder(nn.Module):
         self.from64 = norm_conv(c64, width, 2, 2)  # folds 2x2 positions into channels
         self.merge = norm_conv(width, width)
         self.attention = conv(width, 2 * NUM_AUS, 1)
-        self.place = nn.Parameter(_first_places(32))
+        self.place = nn.Parameter(_first_places(LOOK_XYXY))
         self.context = nn.Linear(c16, config.token_global)
         in_dim = 2 * (width + 2) + config.token_global
         self.weight1 = nn.Parameter(torch.randn(NUM_AUS, in_dim, hidden) * (2.0 / in_dim) ** 0.5)
@@ -116,9 +123,12 @@ class TokenEncoder(nn.Module):
         self.wide_channels = config.token_wide_channels
         if self.wide_channels:
             self.wide_reduce = norm_conv(c16, self.wide_channels, 1)
-            # all of the map at once: a fully connected layer, written so that its normalisation
-            # folds like any other
-            self.wide_read = norm_conv(self.wide_channels, config.token_wide_hidden, WIDE_PX)
+            # all of the map at once: a fully connected layer of limited rank (a full one would be
+            # a fifth of all weights), written so that its normalisation folds like any other
+            x0, y0, x1, y1 = LOOK_XYXY
+            whole_map = ((y1 - y0) // 16, (x1 - x0) // 16)
+            self.wide_look = conv(self.wide_channels, config.token_wide_rank, whole_map)
+            self.wide_read = norm_conv(config.token_wide_rank, config.token_wide_hidden, 1)
             self.wide_out = nn.Linear(config.token_wide_hidden, NUM_AUS * dim)
             nn.init.zeros_(self.wide_out.weight)
             nn.init.zeros_(self.wide_out.bias)
@@ -136,12 +146,8 @@ class TokenEncoder(nn.Module):
         merged = merged + self.from64(features.quarter)
         merged = act(self.merge(act(merged)))
         height, width = merged.shape[2], merged.shape[3]
-        place = self.place
-        if (height, width) != (place.shape[2], place.shape[3]):
-            place = F.interpolate(place, size=(height, width), mode="bilinear", align_corners=False)
-        attention = (
-            (self.attention(merged) + place).flatten(2).float().softmax(dim=2)
-        )  # (N, 2K, HW)
+        attention = self.attention(merged) + self.place  # (N, 2K, H, W)
+        attention = attention.flatten(2).float().softmax(dim=2)
         values = merged.flatten(2).transpose(1, 2)  # (N, HW, C)
         pooled = torch.matmul(attention.to(values.dtype), values)  # (N, 2K, C)
         centres = torch.matmul(attention, _grid_xy(height, width, attention.device))  # (N, 2K, 2)
@@ -158,13 +164,8 @@ class TokenEncoder(nn.Module):
 
     def _wide(self, sixteenth: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, K D)."""
-        x = act(self.wide_reduce(sixteenth))
-        side = x.shape[3]
-        if side > WIDE_PX:
-            x = F.avg_pool2d(x, side // WIDE_PX)
-        elif side < WIDE_PX:
-            x = F.interpolate(x, size=(WIDE_PX, WIDE_PX), mode="bilinear", align_corners=False)
-        said: Tensor = self.wide_out(act(self.wide_read(x)).flatten(1)).float()
+        x = act(self.wide_read(self.wide_look(act(self.wide_reduce(sixteenth)))))
+        said: Tensor = self.wide_out(x.flatten(1)).float()
         return said
 
     def read(self, tokens: Tensor) -> Tensor:
@@ -187,17 +188,24 @@ fractions.
 """
 
 
-def _first_places(side: int) -> Tensor:
-    """Attention's first bias, (1, 2K, side, side): each AU looks around its own region and side.
+def _first_places(window_xyxy: tuple[int, int, int, int]) -> Tensor:
+    """Attention's first bias, (1, 2K, h, w): each AU looks around its own region and side.
 
     A person's left is on the right of the picture. Logarithm of a Gaussian of 0.08 crop sides.
+
+    Args:
+        window_xyxy: Part of the crop that is seen, pixels; h and w are an eighth of its sides.
     """
-    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    x0, y0, x1, y1 = window_xyxy
+    xs = (torch.arange((x1 - x0) // 8, dtype=torch.float32) + 0.5) * 8 + x0
+    ys = (torch.arange((y1 - y0) // 8, dtype=torch.float32) + 0.5) * 8 + y0
     maps = []
     for au in AUS:
         offset, height = _PLACES_XY[au.region]
         for x in (0.5 + offset, 0.5 - offset):
-            squared = (at[None, :] - x) ** 2 + (at[:, None] - height) ** 2
+            squared = (xs / CROP_SIZE_PX - x)[None, :] ** 2 + (ys / CROP_SIZE_PX - height)[
+                :, None
+            ] ** 2
             maps.append(-squared / (2 * 0.08**2))
     return torch.stack(maps).clamp_min(-8.0)[None]
 
@@ -239,16 +247,40 @@ def _grid_xy(height: int, width: int, device: torch.device) -> Tensor:
     ).reshape(-1, 2)
 
 
+def look(picture_rgb: Tensor) -> Tensor:
+    """What the networks see of a crop: its face, as if the crop had the contract's size.
+
+    Args:
+        picture_rgb: (N, 3, S, S). A smaller crop is scaled up, which the training's blurred
+            pictures prepare for.
+
+    Returns:
+        (N, 3, 192, 176).
+    """
+    side = picture_rgb.shape[3]
+    if side != CROP_SIZE_PX:
+        picture_rgb = F.interpolate(
+            picture_rgb, size=(CROP_SIZE_PX, CROP_SIZE_PX), mode="bilinear", align_corners=False
+        )
+    x0, y0, x1, y1 = LOOK_XYXY
+    return picture_rgb[:, :, y0:y1, x0:x1].contiguous(memory_format=torch.channels_last)
+
+
 class Encoder(nn.Module):
-    """E and E_r."""
+    """E and E_r.
+
+    Attributes:
+        stem: E.
+        tokens: E_r.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.stem = Stem(config)
+        self.stem = Stem(config.stem_channels, config.stem_blocks)
         self.tokens = TokenEncoder(config)
 
-    def forward(self, picture_rgb: Tensor) -> Encoded:
-        """(N, 3, S, S) RGB in [0, 1] -> Encoded."""
-        features = self.stem(picture_rgb)
+    def forward(self, look_rgb: Tensor) -> Encoded:
+        """(N, 3, 192, 176) RGB in [0, 1], see :func:`look` -> Encoded."""
+        features = self.stem(look_rgb)
         tokens, logits = self.tokens(features)
         return Encoded(features, tokens, logits, torch.sigmoid(logits))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
-from training.config import NetworkConfig
+from training.config import LOOK_XYXY, NetworkConfig
 from training.networks.blocks import (
     SLOPE,
     FilmConv,
@@ -25,13 +25,18 @@ from training.networks.blocks import (
 from training.networks.encoder import StemFeatures
 
 LN_2 = math.log(2.0)
-BASIS_PX = 32
-"""Side of the maps of the linear part of flow and shade."""
+LOOK_HW = (LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0])
+BASIS_HW = (LOOK_HW[0] // 8, LOOK_HW[1] // 8)
+"""Size of the maps of the linear part of flow and shade."""
+OUTSIDE_LOGIT = 8.0
+"""Of keep, where the networks see nothing."""
+EDGE_PX = 16
+"""Over so many pixels inside the look's edges the instructions fade to "leave it alone"."""
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """What to do with the target's crop; H = W = S, the crop's side.
+    """What to do with the target's crop; S is the crop's side. Outside of the look nothing changes.
 
     The ``*_raw`` values are what the head says, for losses; the plain ones are what is carried
     out, with small values
@@ -47,7 +52,7 @@ class Instructions:
         fill_rgb: (N, 3, S, S) in [0, 1].
         shade_log2_raw: (N, 1, S, S).
         shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
-        au_free: (N, C, S/16, S/16), E_f's feature.
+        au_free: (N, C, 12, 11), E_f's feature.
     """
 
     flow_raw: Tensor
@@ -80,11 +85,37 @@ def firm_shrink(x: Tensor, dead: float) -> Tensor:
     return x * torch.clamp(torch.abs(x) * (1.0 / dead) - 1.0, 0.0, 1.0)
 
 
-def resize(maps: Tensor, side: int) -> Tensor:
-    """(N, C, h, w) -> (N, C, side, side), bilinear; an unchanged size passes through."""
-    if maps.shape[3] == side:
+def resize(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(N, C, h, w) -> (N, C, *size_hw), bilinear; an unchanged size passes through."""
+    if tuple(maps.shape[2:]) == size_hw:
         return maps
-    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+    return F.interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)
+
+
+def place(maps: Tensor, outside: float, size_px: int) -> Tensor:
+    """Put the look's maps back into the crop.
+
+    Args:
+        maps: (N, C, 192, 176).
+        outside: What stands around it.
+        size_px: Side of the crop; a smaller one than the contract's gets averages.
+
+    Returns:
+        (N, C, size, size).
+    """
+    x0, y0, x1, y1 = LOOK_XYXY
+    whole = F.pad(maps, (x0, CROP_SIZE_PX - x1, y0, CROP_SIZE_PX - y1), value=outside)
+    return whole if size_px == CROP_SIZE_PX else F.avg_pool2d(whole, CROP_SIZE_PX // size_px)
+
+
+def _fade() -> Tensor:
+    """(1, 1, 192, 176): 1 inside, falling smoothly to 0 at the look's edges."""
+    sides = []
+    for count in LOOK_HW:
+        at = torch.arange(count, dtype=torch.float32) + 0.5
+        ramp = (torch.minimum(at, count - at) / EDGE_PX).clamp(max=1.0)
+        sides.append(ramp * ramp * (3 - 2 * ramp))
+    return (sides[0][:, None] * sides[1][None, :])[None, None]
 
 
 class AuFreeEncoder(nn.Module):
@@ -120,11 +151,12 @@ class Generator(nn.Module):
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
         nn.init.normal_(self.token_map.weight, std=z**-0.5)
 
-        # In an aligned crop most of the motion is linear in the tokens' change: maps at 32 px of
-        # flow
+        # In an aligned crop most of the motion is linear in the tokens' change: small maps of flow
         # and log2 shade per token number, which the rest of the generator refines. No bias, so that
         # no change asks for no motion.
-        self.basis = nn.Linear(NUM_AUS * config.token_dim, 3 * BASIS_PX**2, bias=False)
+        self.basis = nn.Linear(
+            NUM_AUS * config.token_dim, 3 * BASIS_HW[0] * BASIS_HW[1], bias=False
+        )
         nn.init.zeros_(self.basis.weight)
         self.hear_basis = conv(3, d32, 1)
 
@@ -141,16 +173,22 @@ class Generator(nn.Module):
         # per position
         self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
+        self.register_buffer("fade", _fade(), persistent=False)
 
     def forward(
-        self, features: StemFeatures, own_tokens: Tensor, mixed_tokens: Tensor
+        self,
+        features: StemFeatures,
+        own_tokens: Tensor,
+        mixed_tokens: Tensor,
+        size_px: int = CROP_SIZE_PX,
     ) -> Instructions:
         """Say how to turn the target's own expression into the mixed one.
 
         Args:
-            features: The stem's, of the target's crop.
+            features: The stem's, of the target.
             own_tokens: (N, K, D) the target's.
             mixed_tokens: (N, K, D) those to be shown.
+            size_px: Side of the crop that the instructions are for.
         """
         cfg = self.config
         if not cfg.generation_trains_stem:
@@ -158,20 +196,16 @@ class Generator(nn.Module):
         au_free = self.au_free(features.sixteenth.detach())
         change = mixed_tokens - own_tokens
         pair = torch.cat([own_tokens, change], dim=2).flatten(1)
-        basis = self.basis(change.flatten(1)).float().reshape(-1, 3, BASIS_PX, BASIS_PX)
+        basis = self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW)
         z = act(self.condition2(act(self.condition1(pair))))
         painted = self.token_map(z).reshape(-1, cfg.map_channels, 8, 8)
-        height, width = au_free.shape[2], au_free.shape[3]
-        if (height, width) != (8, 8):
-            painted = F.interpolate(
-                painted, size=(height, width), mode="bilinear", align_corners=False
-            )
+        painted = resize(painted, (au_free.shape[2], au_free.shape[3]))
 
         x = self.enter16(torch.cat([au_free, painted.to(au_free.dtype)], dim=1), z)
         for block in self.blocks16:
             x = block(x, z)
-        heard = resize(basis, features.eighth.shape[3]).to(au_free.dtype)
-        x = act(up2(self.up32(x)) + self.skip32(features.eighth) + self.hear_basis(heard))
+        heard = self.hear_basis(basis.to(au_free.dtype))
+        x = act(up2(self.up32(x)) + self.skip32(features.eighth) + heard)
         for block in self.blocks32:
             x = block(x, z)
         x = act(up2(self.up64(x)) + self.skip64(features.quarter))
@@ -188,24 +222,25 @@ class Generator(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        smooth = smooth + resize(basis, smooth.shape[3])
+        smooth = smooth + resize(basis, LOOK_HW)
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
-        unit_px = smooth.shape[3] / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
-        flow_raw = smooth[:, :2] * (cfg.flow_scale_px * unit_px)
-        flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px * unit_px), flow_raw)
+        fade = self.get_buffer("fade")
+        flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
+        flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
-        shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit
+        shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit * fade
         shade_log2 = straight_through(firm_shrink(shade_raw, cfg.shade_dead_log2), shade_raw)
         keep_logit = sharp[:, :1] + 4.0  # keep everything at first
         keep_soft = torch.sigmoid(keep_logit)
         keep = straight_through(torch.clamp(keep_soft * 1.1 - 0.05, 0.0, 1.0), keep_soft)
+        unit_px = size_px / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
         return Instructions(
-            flow_raw=flow_raw,
-            flow_xy=flow_xy,
-            keep_logit=keep_logit,
-            keep=keep,
-            fill_rgb=torch.sigmoid(sharp[:, 1:4]),
-            shade_log2_raw=shade_raw,
-            shade=torch.exp(shade_log2 * LN_2),
+            flow_raw=place(flow_raw, 0.0, size_px) * unit_px,
+            flow_xy=place(flow_xy, 0.0, size_px) * unit_px,
+            keep_logit=place(keep_logit, OUTSIDE_LOGIT, size_px),
+            keep=place(1.0 - (1.0 - keep) * fade, 1.0, size_px),
+            fill_rgb=place(torch.sigmoid(sharp[:, 1:4]), 0.5, size_px),
+            shade_log2_raw=place(shade_raw, 0.0, size_px),
+            shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
             au_free=au_free,
         )
