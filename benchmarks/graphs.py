@@ -309,6 +309,17 @@ def _clip(s: _Step) -> Any:
     return s.call(_t().clamp, s.input(0), low, high)
 
 
+def _pad(s: _Step) -> Any:
+    if bytes(s.attributes.get("mode", b"constant")) != b"constant" or s.has(3):
+        raise ConfigError(f"Pad {s.node.name!r}: only a constant around all axes is known here")
+    pads = s.integers(1)
+    rank = len(pads) // 2
+    # PyTorch begins with the last axis, and has its two sides beside each other
+    sides = [pads[axis + side * rank] for axis in reversed(range(rank)) for side in (0, 1)]
+    outside = float(np.asarray(s.constant(2)).item()) if s.has(2) else 0.0
+    return s.call(_f().pad, s.input(0), sides, "constant", outside)
+
+
 def _reduce_mean(s: _Step) -> Any:
     axes = s.integers(1) if s.has(1) else list(s.attributes["axes"])
     return s.call(_t().mean, s.input(0), axes, bool(s.attributes.get("keepdims", 1)))
@@ -353,6 +364,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "MatMul": _binary(operator.matmul),
     "Mul": _binary(operator.mul),
     "ReduceMean": _reduce_mean,
+    "Pad": _pad,
     "Relu": _unary("relu"),
     "Reshape": lambda s: s.call(_t().reshape, s.input(0), tuple(s.integers(1))),
     "Resize": _resize,

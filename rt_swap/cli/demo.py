@@ -579,19 +579,15 @@ def _panels(source: Path) -> str:
 
 def _with_margin(sheet_bgr: U8, corner: str) -> U8:
     """Room for the badge beside the pictures: on a face it would hide what the sheet is for."""
-    import cv2
     import numpy as np
 
     from rt_swap.provenance import badge
 
     label = badge.badge_for(*sheet_bgr.shape[:2])
     tall = label.grey.shape[0] + 2 * label.margin_px
-    above, below = (tall, 0) if corner.startswith("top") else (0, tall)
-    colour = sheet_bgr[0, 0].tolist()
-    return np.asarray(
-        cv2.copyMakeBorder(sheet_bgr, above, below, 0, 0, cv2.BORDER_CONSTANT, value=colour),
-        np.uint8,
-    )
+    margin = np.full((tall, *sheet_bgr.shape[1:]), sheet_bgr[0, 0], np.uint8)
+    parts = [margin, sheet_bgr] if corner.startswith("top") else [sheet_bgr, margin]
+    return np.concatenate(parts)
 
 
 def _write_sheet(
