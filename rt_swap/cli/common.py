@@ -57,12 +57,11 @@ def _talk_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
-def marks_options(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
+def marks_options(parser: argparse.ArgumentParser) -> None:
     """Add the options about marks of provenance.
 
     Args:
         parser: Of a verb that shows or writes altered pictures.
-        files: Whether it writes files, which can hold a manifest.
     """
     group = parser.add_argument_group("marks (all are on; docs/responsible-use.md says why)")
     group.add_argument(
@@ -84,8 +83,6 @@ def marks_options(parser: argparse.ArgumentParser, *, files: bool = True) -> Non
         default=None,
         help="do not mark the face's pixels imperceptibly",
     )
-    if not files:
-        return
     group.add_argument(
         "--no-manifest",
         dest="manifest",

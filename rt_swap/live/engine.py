@@ -461,7 +461,8 @@ class LiveEngine:
         self._read(work, frame.time_s)
         result = self._pipeline.compose(work)
         if result.status is FrameStatus.SWAPPED:
-            self._hold(result.frame.frame_bgr)
+            if wanted.on_lost != "passthrough":  # which never shows an earlier picture
+                self._hold(result.frame.frame_bgr)
             return result
         if wanted.giver is None:
             return result  # nothing is asked for, so the frame itself is what is wanted

@@ -33,12 +33,6 @@ class StemFeatures:
             self.half.detach(), self.quarter.detach(), self.eighth.detach(), self.sixteenth.detach()
         )
 
-    def __getitem__(self, index: Tensor | slice) -> StemFeatures:
-        """Some of the pictures of the batch."""
-        return StemFeatures(
-            self.half[index], self.quarter[index], self.eighth[index], self.sixteenth[index]
-        )
-
 
 @dataclass(frozen=True)
 class Encoded:
