@@ -92,6 +92,7 @@ class LiveState:
         neutral_origin: "calibrated", "stored", "found", or "" where there is none.
         calibrating_left_s: Seconds left of the calibration that runs; 0 where none does.
         calibration_message: What became of the last one; "" before.
+        calibrations: How many have ended, well or not.
         face_found: Whether the last frame showed the target's face.
         status: What happened to the last frame; None before the first.
         target_aus_lr: (K, 2) the target's own intensities in the last frame, or None.
@@ -113,6 +114,7 @@ class LiveState:
     neutral_origin: str
     calibrating_left_s: float
     calibration_message: str
+    calibrations: int
     face_found: bool
     status: FrameStatus | None
     target_aus_lr: F32 | None
@@ -232,6 +234,7 @@ class LiveEngine:
             neutral_origin="",
             calibrating_left_s=0.0,
             calibration_message="",
+            calibrations=0,
             face_found=False,
             status=None,
             target_aus_lr=None,
@@ -566,7 +569,10 @@ class LiveEngine:
         else:
             logger.info("calibrated: this is the resting face now")
         with self._lock:
-            self._state = replace(self._state, calibration_message=message)
+            ended = self._state.calibrations + 1
+            self._state = replace(
+                self._state, calibration_message=message, calibrations=ended
+            )
 
     # --- what is shown instead ---
     def _hold(self, picture_bgr: U8) -> None:

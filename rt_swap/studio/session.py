@@ -184,6 +184,7 @@ class Session:
                 "neutral_origin": state.neutral_origin,
                 "calibrating_left_s": round(state.calibrating_left_s, 2),
                 "calibration_message": state.calibration_message,
+                "calibrations": state.calibrations,
                 "message": state.message,
             }
         return values

@@ -521,6 +521,7 @@ def test_calibration_measures_the_own_tokens_and_becomes_the_base(
         assert state.calibrated
         assert state.neutral_origin == "calibrated"
         assert state.calibration_message == "calibrated"
+        assert state.calibrations == 1
         assert left[:31] == sorted(left[:31], reverse=True)
         assert left[31:] == [0.0] * 5
         for number in range(36, 220):
@@ -545,6 +546,7 @@ def test_calibration_without_a_face_says_what_to_do(bundle: ModelBundle, picture
             engine.process(frame_of(picture, number))
         assert not engine.state.calibrated
         assert "look into the camera" in engine.state.calibration_message
+        assert engine.state.calibrations == 1
 
 
 def test_neutral_is_searched_for_where_none_is_known(

@@ -140,6 +140,7 @@ def test_changes_apply_and_a_chosen_clip_goes_on(make_tiny: MakeSwapper, quiet: 
         assert state.gains == pytest.approx(0.25)
         assert session.calibrate(0.5)
         assert session.stats()["calibrating_left_s"] > 0
+        assert session.stats()["calibrations"] == 0
         with pytest.raises(ConfigError, match="calibration"):
             session.calibrate(99)
     finally:

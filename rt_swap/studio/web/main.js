@@ -212,7 +212,7 @@ live.addEventListener("stats", ({ detail: { stats, delay } }) => {
   const left = stats.calibrating_left_s || 0;
   $("countdown").hidden = left <= 0;
   if (left > 0) $("countdown-left").textContent = String(Math.ceil(left));
-  if (lastStats && lastStats.calibrating_left_s > 0 && left <= 0 && stats.calibration_message) {
+  if (lastStats && stats.calibrations > lastStats.calibrations) {
     const good = stats.calibration_message === "calibrated";
     toast(good ? "Calibrated: this is your resting face now" : stats.calibration_message, { bad: !good });
   }
