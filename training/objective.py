@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from training.config import SampleConfig, TrainConfig
 from training.data.dataset import DONOR, DONOR_BASE, PARTNER, Batch
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
-from training.networks.encoder import look
+from training.networks.encoder import cut_look, look
 
 KINDS = ("swap", "relative", "self_driven", "identity")
 
@@ -163,6 +163,26 @@ def run_networks(net: RtNet, batch: Batch, plan: SamplePlan, config: TrainConfig
     return Forward(encoded, known, mixed, said, out, truth_of(batch, plan), plan)
 
 
+def _in_look(
+    truth: Truth, said: Instructions, target_rgb: Tensor, region: Tensor
+) -> tuple[Truth, Instructions, Tensor, Tensor]:
+    """What lies in the look; the AU-free feature is no picture and stays."""
+    inner = {f.name: cut_look(getattr(said, f.name)) for f in fields(said) if f.name != "au_free"}
+    return (
+        Truth(
+            **{
+                f.name: cut_look(getattr(truth, f.name))
+                for f in fields(truth)
+                if f.name != "aus_lr"
+            },
+            aus_lr=truth.aus_lr,
+        ),
+        replace(said, **inner),
+        cut_look(target_rgb),
+        cut_look(region),
+    )
+
+
 class Objective:
     """All losses of a step.
 
@@ -241,24 +261,26 @@ class Objective:
         return total, terms
 
     def _ground_truth(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
-        w, truth, said = self.config.losses, f.truth, f.said
+        w = self.config.losses
+        # outside of the look nothing can change: it is left out, with half of the work
+        truth, said, target, region = _in_look(f.truth, f.said, batch.rgb, batch.region)
+        out_rgb = cut_look(f.out_rgb)
         visible = truth.keep
-        target = batch.rgb.contiguous()
         # where a mouth or an eye is, and where it was
         place = torch.maximum(
             losses.region_weight(truth.region, w.region_weights),
-            losses.region_weight(batch.region, w.region_weights),
+            losses.region_weight(region, w.region_weights),
         )
         changed = losses.changed_weight(target, truth.rgb, w.changed_weight)
         weight = place * changed
         flow_weight = losses.region_weight(truth.region, w.flow_region_weights) * visible
         unit = CROP_SIZE_PX / batch.rgb.shape[3]
         flow, true_flow = said.flow_raw * unit, truth.flow_xy * unit
-        difference = f.out_rgb - truth.rgb
+        difference = out_rgb - truth.rgb
         hidden = 1.0 - visible
         limit = self.config.network.shade_limit_log2
         terms = {
-            "image": losses.image_l1(f.out_rgb, truth.rgb, weight),
+            "image": losses.image_l1(out_rgb, truth.rgb, weight),
             "image_detail": losses.laplacian_l1(difference, weight),
             "flow": losses.flow_charbonnier(flow, true_flow, flow_weight),
             "flow_multiscale": losses.flow_multiscale(flow, true_flow, flow_weight),

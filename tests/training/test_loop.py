@@ -192,6 +192,36 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_what_lies_outside_the_look_weighs_nothing(shards: Path) -> None:
+    """The terms look at the look alone; there, every part of the truth counts."""
+    batch = BatchMaker(ShardSet([shards / "train"]), None, 0).batch(0, 2, 64)
+    config = replace(SMOKE, precision="fp32")
+    torch.manual_seed(0)
+    net = build(config.network).eval()
+    torch.nn.init.normal_(net.generator.head_smooth.weight, std=0.1)
+    swaps = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    forward = run_networks(net, batch, swaps, config)
+    objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
+    x0, y0, x1, y1 = (value // 4 for value in LOOK_XYXY)
+    outside = torch.ones(1, 1, 64, 64)
+    outside[:, :, y0:y1, x0 - 2 : x1 + 2] = 0  # a multiple of 8
+
+    def terms(where: torch.Tensor) -> dict[str, float]:
+        truth = replace(
+            forward.truth,
+            rgb=torch.where(where > 0, 1 - forward.truth.rgb, forward.truth.rgb),
+            flow_xy=forward.truth.flow_xy + 3 * where,
+            shade_log2=forward.truth.shade_log2 + where,
+        )
+        said = objective._ground_truth(batch, replace(forward, truth=truth))
+        return {name: float(value.detach()) for name, value in said.items()}
+
+    plain = terms(torch.zeros_like(outside))
+    assert terms(outside) == plain
+    inside = terms(1 - outside)
+    assert all(inside[n] > plain[n] for n in ("image", "image_detail", "flow", "shade"))
+
+
 def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:
     objective = Objective(SMOKE, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     assert [step for step in range(9) if objective.is_due(3, step)] == [2, 5, 8]

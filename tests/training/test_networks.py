@@ -24,7 +24,7 @@ from training.config import LOOK_XYXY, get_config
 from training.data.dataset import mirror_aus
 from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
-from training.networks.encoder import look
+from training.networks.encoder import cut_look, look
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
 from training.networks.generator import firm_shrink, straight_through
 
@@ -224,6 +224,19 @@ def test_look_is_the_face_at_full_size_whatever_the_pictures_size() -> None:
     ramp = torch.linspace(0, 1, CROP_SIZE_PX).expand(1, 3, CROP_SIZE_PX, CROP_SIZE_PX)
     half = torch.nn.functional.avg_pool2d(ramp, 2)
     torch.testing.assert_close(look(half), look(ramp), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "more"), [(64, 2), (128, 0), (CROP_SIZE_PX, 0)])
+def test_cut_look_is_the_same_part_of_every_size(side: int, more: int) -> None:
+    centres = (torch.arange(side) + 0.5) * CROP_SIZE_PX / side
+    part = cut_look(torch.stack(torch.meshgrid(centres, centres, indexing="xy"))[None])
+    x0, y0, x1, y1 = LOOK_XYXY
+    pixel = CROP_SIZE_PX / side
+    x0, x1 = x0 - more * pixel, x1 + more * pixel
+    assert part.shape[2:] == ((y1 - y0) / pixel, (x1 - x0) / pixel)
+    assert part.shape[2] % 8 == part.shape[3] % 8 == 0
+    assert part[0, :, 0, 0].tolist() == [x0 + pixel / 2, y0 + pixel / 2]
+    assert part[0, :, -1, -1].tolist() == [x1 - pixel / 2, y1 - pixel / 2]
 
 
 def test_instructions_fade_out_at_the_looks_edges_and_leave_the_rest_alone(net: RtNet) -> None:

@@ -241,6 +241,25 @@ def _grid_xy(height: int, width: int, device: torch.device) -> Tensor:
     ).reshape(-1, 2)
 
 
+def cut_look(picture: Tensor) -> Tensor:
+    """The part of a map that lies in LOOK_XYXY, at the map's own resolution; a little more where
+    its sides would not be multiples of 8.
+
+    Args:
+        picture: (N, C, S, S), S a divisor of 256 from 32 on.
+
+    Returns:
+        (N, C, 192, 176) for S = 256, contiguous; in proportion for smaller ones.
+    """
+    side = picture.shape[3]
+    x0, y0, x1, y1 = (value * side // CROP_SIZE_PX for value in LOOK_XYXY)
+    more_x, more_y = -(x1 - x0) % 8, -(y1 - y0) % 8
+    x0, y0 = x0 - more_x // 2, y0 - more_y // 2
+    return picture[
+        :, :, y0 : y1 + more_y - more_y // 2, x0 : x1 + more_x - more_x // 2
+    ].contiguous()
+
+
 def look(picture_rgb: Tensor) -> Tensor:
     """What the networks see of a crop: its face, as if the crop had the contract's size.
 
