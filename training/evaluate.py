@@ -464,13 +464,13 @@ _AU_COLUMNS: Final = {
 
 def held_out_text(report: Mapping[str, Any]) -> str:
     """The report as a table for people."""
-    columns = ("image", "flow_px", "hole_iou", "spill", *REGIONS)
+    columns = ("image", "flow_px", "ssim", "hole_iou", "spill", *REGIONS)
     lines = [
         f"{report['cases']} held-out cases, {report['people']} people; "
         "image errors in [0, 1], over pixels that should change",
         "",
-        f"{'':24}{'image':>8}{'less':>7}{'flow px':>9}{'less':>7}{'hole IoU':>10}{'spill':>8}"
-        + "".join(f"{name[:9]:>10}" for name in REGIONS),
+        f"{'':24}{'image':>8}{'less':>7}{'flow px':>9}{'less':>7}{'SSIM':>7}"
+        f"{'hole IoU':>10}{'spill':>8}" + "".join(f"{name[:9]:>10}" for name in REGIONS),
     ]
     for title, block in (
         ("", report["rows"]),
@@ -482,7 +482,7 @@ def held_out_text(report: Mapping[str, Any]) -> str:
             v = [_num(row[c]) for c in columns]
             lines.append(
                 f"{name:24}{v[0]:>8}{_percent(row['image_reduction']):>7}{v[1]:>9}{_percent(row['flow_reduction']):>7}"
-                f"{v[2]:>10}{v[3]:>8}" + "".join(f"{x:>10}" for x in v[4:])
+                f"{v[2]:>7}{v[3]:>10}{v[4]:>8}" + "".join(f"{x:>10}" for x in v[5:])
             )
     lines += [
         "",

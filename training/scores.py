@@ -19,6 +19,10 @@ flow error
 hole overlap
     Intersection over union of the disoccluded pixels, keep under one half, summed over all
     pictures. NaN where neither the truth nor the answer has any.
+SSIM
+    Structural similarity of answer and truth (:func:`ssim_map`), the mean over the pixels of the
+    face (region > 0); 1 where they are the same picture. Unlike the image error it counts the whole
+    face, changed or not.
 region error
     The image error split by what the truth shows there.
 
@@ -31,6 +35,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -116,6 +121,33 @@ def unchanged(case: Case) -> Answer:
     return Answer(case.target_rgb, np.zeros_like(case.flow_xy), np.ones_like(case.keep))
 
 
+def ssim_map(a_rgb: U8, b_rgb: U8) -> F32:
+    """Structural similarity around each pixel, of the pictures' luma.
+
+    Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
+    structural similarity", IEEE Trans. Image Processing 13(4), 2004, equation 13, with their 11x11
+    Gaussian window of 1.5 pixels and constants.
+
+    Args:
+        a_rgb: (H, W, 3) uint8.
+        b_rgb: (H, W, 3) uint8.
+
+    Returns:
+        (H, W) float32 in [-1, 1].
+    """
+    a, b = (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY).astype(np.float32) for x in (a_rgb, b_rgb))
+
+    def mean(x: F32) -> F32:
+        return np.asarray(cv2.GaussianBlur(x, (11, 11), 1.5), np.float32)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variances = mean(a * a) + mean(b * b) - mean_a**2 - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return np.asarray(likeness / ((mean_a**2 + mean_b**2 + c1) * (variances + c2)), np.float32)
+
+
 @dataclass
 class _Mean:
     total: float = 0.0
@@ -137,6 +169,7 @@ class Score:
     image: _Mean = field(default_factory=_Mean)
     spill: _Mean = field(default_factory=_Mean)
     flow: _Mean = field(default_factory=_Mean)
+    ssim: _Mean = field(default_factory=_Mean)
     regions: dict[str, _Mean] = field(default_factory=lambda: {name: _Mean() for name in REGIONS})
     hole_both: int = 0
     hole_any: int = 0
@@ -174,6 +207,8 @@ class Score:
         seen = (case.keep > VISIBLE_KEEP) & (case.region > 0)
         off = answer.flow_xy - case.flow_xy
         self.flow.add(np.hypot(off[0], off[1])[seen])
+        face = case.region > 0
+        self.ssim.add(ssim_map(answer.picture_rgb, case.truth_rgb)[face])
         true_hole, hole = case.keep < 0.5, answer.keep < 0.5
         self.hole_both += int((true_hole & hole).sum())
         self.hole_any += int((true_hole | hole).sum())
@@ -181,12 +216,13 @@ class Score:
         return float(error[changed].mean()) if changed.any() else float("nan")
 
     def result(self) -> dict[str, float]:
-        """{"image", "flow_px", "hole_iou", "spill", "mouth_interior", "eyes", ...}; NaN where
-        nothing was counted.
+        """{"image", "flow_px", "ssim", "hole_iou", "spill", "mouth_interior", "eyes", ...}; NaN
+        where nothing was counted.
         """
         return {
             "image": self.image.value,
             "flow_px": self.flow.value,
+            "ssim": self.ssim.value,
             "hole_iou": self.hole_both / self.hole_any if self.hole_any else float("nan"),
             "spill": self.spill.value,
             **{name: mean.value for name, mean in self.regions.items()},

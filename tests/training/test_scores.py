@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from rt_swap.errors import ContractError
-from training.scores import Answer, Case, Score, au_errors, reduction, unchanged
+from training.scores import Answer, Case, Score, au_errors, reduction, ssim_map, unchanged
 
 S = 8
 
@@ -71,6 +72,32 @@ def test_score_perfect_answer_has_no_error() -> None:
     got = result(case, Answer(case.truth_rgb, case.flow_xy, case.keep))
     assert got["image"] == got["flow_px"] == got["spill"] == 0.0
     assert got["hole_iou"] == 1.0
+    assert got["ssim"] == pytest.approx(1.0)
+
+
+def test_ssim_agrees_with_scikit_images() -> None:
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image (pip)")
+    from skimage.metrics import structural_similarity
+
+    face = np.ascontiguousarray(data.astronaut()[:256, 128:384])
+    noise = np.random.default_rng(0).normal(0, 12, face.shape)
+    other = np.clip(np.roll(face, 2, 1) + noise, 0, 255).astype(np.uint8)
+    grey = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY).astype(np.float64) for x in (face, other)]
+    _, theirs = structural_similarity(
+        *grey, data_range=255, gaussian_weights=True, use_sample_covariance=False, full=True
+    )
+    inner = np.s_[6:-6, 6:-6]  # the two continue a picture beyond its edge differently
+    np.testing.assert_allclose(ssim_map(face, other)[inner], theirs[inner], atol=2e-3)
+    np.testing.assert_allclose(ssim_map(face, face), 1.0, atol=1e-4)
+
+
+def test_score_ssim_is_the_mean_over_the_face() -> None:
+    case = make_case()
+    answer = unchanged(case)
+    face = case.region > 0
+    whole = ssim_map(case.target_rgb, case.truth_rgb)
+    assert result(case, answer)["ssim"] == pytest.approx(float(whole[face].mean()))
+    assert whole[face].mean() < whole[~face].mean()
 
 
 def test_score_spill_counts_what_should_have_stayed() -> None:
