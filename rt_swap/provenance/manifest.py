@@ -11,9 +11,11 @@ cannot hold a manifest, the file is written without one, a warning says so, and 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +124,7 @@ class Sealer:
             return
         import c2pa
 
+        give_back_memory()
         try:
             identity = self._identity or self._self_made()
         except ConfigError as exc:
@@ -220,6 +223,17 @@ class Sealer:
                 ],
             }
         )
+
+
+def give_back_memory() -> bool:
+    """Return freed memory to the system (glibc's malloc_trim(3)), so that what signing needs comes
+    in the place of what making the frames needed, not on top of it.
+
+    Returns:
+        Whether this C library can, and there was any.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return trim is not None and trim(0) == 1
 
 
 def read(path: Path) -> dict[str, Any]:

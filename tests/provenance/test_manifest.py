@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import sys
 from pathlib import Path
@@ -178,6 +179,31 @@ print(record.manifest, peak() - before)
 
 
 # --- the certificate ---
+def resident_mib() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return float(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc_trim")
+def test_freed_memory_goes_back_before_signing(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("another C library than glibc")
+    blocks = [b"x" * 60_000 for _ in range(1500)]
+    del blocks[:-1]  # the last one keeps the heap from shrinking by itself
+    held = resident_mib()
+    during: list[float] = []
+    sign = Sealer._sign
+    monkeypatch.setattr(
+        Sealer, "_sign", lambda *args: (during.append(resident_mib()), sign(*args))[1]
+    )
+    assert sealed(video, video).manifest == "written"
+    assert during[0] < held - 60
+
+
 def test_certificate_is_made_once_and_the_key_is_private(home: Path) -> None:
     first, fresh = certificate.self_made()
     assert fresh
