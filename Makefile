@@ -1,6 +1,8 @@
 # Two commands on a fresh machine (python3, make, a C++ compiler, git):
 #   make demo     re-expresses a real face and writes a video and a contact sheet to out/
 #   make test     runs the tests
+# and, to play with it at once:
+#   make studio   opens the page in the browser: the camera goes in, you with another expression come back
 # Each sets up what it needs: .venv in this folder, known-good packages (constraints.txt), the native module.
 #
 #   make demo TARGET=clip.mp4 SOURCE=face.jpg      on your own files
@@ -20,6 +22,7 @@ OUT ?= out
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+STUDIO_ARGS ?=
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -33,7 +36,7 @@ TARGET ?=
 SOURCE ?=
 export TARGET SOURCE
 
-.PHONY: help demo test test-gpu check fix bench bench-live doctor roofline sass ext ext-current setup setup-demo system-demo system-test clean
+.PHONY: help demo studio test test-gpu check fix bench bench-live doctor roofline sass ext ext-current setup setup-demo setup-studio system-demo system-test clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
@@ -41,6 +44,9 @@ help:  ## say what there is
 
 demo: setup-demo  ## re-express a real face (or TARGET=clip.mp4 SOURCE=face.jpg) into out/
 	@$(BIN)/rt-swap demo --out "$(OUT)" $${TARGET:+--target "$$TARGET"} $${SOURCE:+--source "$$SOURCE"} $(DEMO_ARGS)
+
+studio: setup-studio  ## open the page in the browser: your camera, and you with another expression
+	@$(BIN)/rt-swap studio $(STUDIO_ARGS)
 
 test: setup  ## run the tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
@@ -88,6 +94,8 @@ setup: system-test .venv/.stamp-test ext-current  ## set up for development: tes
 
 setup-demo: system-demo .venv/.stamp-demo ext-current
 
+setup-studio: system-demo .venv/.stamp-studio ext-current
+
 system-demo system-test: system-%:
 	@sh tests/support/system_packages.sh $* "$(PYTHON)"
 
@@ -106,6 +114,12 @@ system-demo system-test: system-%:
 	@$(INSTALL) --no-build-isolation --editable '.[demo]'
 	@touch $@
 
+# Holds all that the demo needs, too.
+.venv/.stamp-studio: .venv/.stamp-build pyproject.toml
+	@echo "installing .[demo,studio] and building the native module (once; takes minutes)"
+	@$(INSTALL) --no-build-isolation --editable '.[demo,studio]'
+	@touch .venv/.stamp-demo $@
+
 .venv/.stamp-gpu: .venv/.stamp-test
 	@$(INSTALL) --no-build-isolation --editable '.[rtx]'
 	@touch $@
@@ -114,7 +128,7 @@ system-demo system-test: system-%:
 .venv/.stamp-test: .venv/.stamp-build pyproject.toml
 	@echo "installing .[demo,dev,studio,train] and building the native module (once; takes minutes)"
 	@$(INSTALL) --no-build-isolation --editable '.[demo,dev,studio,train]'
-	@touch .venv/.stamp-demo $@
+	@touch .venv/.stamp-demo .venv/.stamp-studio $@
 
 # The editable install has built it once; after that only when a source is newer.
 ext-current:
