@@ -167,6 +167,10 @@ class LossConfig:
     """The difference of two pictures' tokens of one person against the labels' difference."""
     token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
+    labelled_au: float = 0.5
+    """What is read off labelled real pictures (--labelled) against their labels, binary
+    cross-entropy through the tokens; no such term without such pictures.
+    """
     # --- the published scheme
     au_adversary: float = 1.0
     """|D_au(f_f) - 1/2|^2 for the AU-free encoder."""
@@ -199,6 +203,10 @@ class LossConfig:
     """Progress (0..1) at which swap_consistency and image_adversary start."""
     cycle_from: float = 0.7
     """Progress at which the cycle and equivariance terms start."""
+    labelled_from: float = 0.1
+    """Progress at which labelled pictures start to come: a head that cannot read yet pulls the
+    tokens the wrong way.
+    """
     # --- where
     changed_weight: float = 8.0
     """Extra weight of a pixel per unit of |truth - target|."""
@@ -217,7 +225,7 @@ class LossConfig:
         0.25,
         1.0,
         0.5,
-        0.5,
+        3.0,
         3.0,
         5.0,
     )
@@ -237,6 +245,7 @@ class LossConfig:
             elif f.name in (
                 "adversarial_from",
                 "cycle_from",
+                "labelled_from",
                 "presence_threshold",
                 "real_truth_fraction",
             ):
@@ -433,6 +442,10 @@ class TrainConfig:
     seed: int = 0
     precision: str = "bf16"
     """"bf16" (autocast) or "fp32"."""
+    labelled_pictures: int = 8
+    """Labelled real pictures per step, where there are any (--labelled): the encoder sees them
+    beside the rendered ones.
+    """
 
     def __post_init__(self) -> None:
         _check(bool(self.phases), "phases", "at least one", self.phases)
@@ -443,7 +456,8 @@ class TrainConfig:
             "ascending and 1.0 at the end",
             ends,
         )
-        _check(self.steps >= 1, "steps", "1 or more", self.steps)
+        for name in ("steps", "labelled_pictures"):
+            _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)
 
     def phase_at(self, progress: float) -> Phase:
@@ -519,6 +533,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             equivariance_every=2,
             adversarial_from=0.0,
             cycle_from=0.0,
+            labelled_from=0.0,
             lazy_quadruples=1,
         ),
         optim=OptimConfig(warmup_steps=2),

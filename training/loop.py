@@ -11,12 +11,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ from training.checkpoint import (
 from training.config import OptimConfig, TrainConfig
 from training.data.dataset import Batch, BatchMaker, ShardSet
 from training.data.effect import effect_factor
+from training.data.labelled import LabelledMaker, LabelledPictures
 from training.grid import save_grid
 from training.networks import Critics, build
 from training.objective import Objective, plan_samples, run_networks, validate
@@ -64,29 +65,31 @@ def ema_decay_at(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-class Prefetcher:
+T = TypeVar("T")
+
+
+class Prefetcher(Generic[T]):
     """Makes the next batch on one background thread while this one trains. Same batches as
     without it.
+
+    Args:
+        make: (cursor, count, further options by name) -> batch.
     """
 
-    def __init__(self, maker: BatchMaker) -> None:
-        self._maker = maker
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[tuple[int, int, int, bool], Future[Batch]] | None = None
+        self._next: tuple[tuple[int, int, dict[str, Any]], Future[T]] | None = None
 
-    def get(self, cursor: int, quadruples: int, size_px: int, instructions: bool = True) -> Batch:
-        """The batch at a cursor; starts on the one after it. Arguments as BatchMaker.batch's."""
-        key = (cursor, quadruples, size_px, instructions)
-        if self._next is not None and self._next[0] == key:
+    def get(self, cursor: int, count: int, **options: Any) -> T:
+        """The batch at a cursor; starts on the one after it. Arguments as those of ``make``."""
+        if self._next is not None and self._next[0] == (cursor, count, options):
             batch = self._next[1].result()
         else:
-            batch = self._make(*key)
-        following = (cursor + quadruples, quadruples, size_px, instructions)
-        self._next = (following, self._pool.submit(self._make, *following))
+            batch = self._make(cursor, count, **options)
+        after = self._pool.submit(self._make, cursor + count, count, **options)
+        self._next = ((cursor + count, count, options), after)
         return batch
-
-    def _make(self, cursor: int, quadruples: int, size_px: int, instructions: bool) -> Batch:
-        return self._maker.batch(cursor, quadruples, size_px, instructions=instructions)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -142,6 +145,7 @@ def loop(
     shards: list[Path],
     val_shards: list[Path],
     out: Path,
+    labelled: list[Path] | None = None,
     resume: bool = False,
     init_from: Path | None = None,
     time_budget_min: float | None = None,
@@ -157,6 +161,8 @@ def loop(
         shards: Training shards, or folders of them.
         val_shards: The same of held-out people; empty for no validation.
         out: Run directory: ``log.jsonl``, ``grids/``, ``checkpoints/``.
+        labelled: Folders of labelled pictures (training.data.labelled); their held-out people
+            never train.
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
         time_budget_min: Minutes of training, over all resumptions; takes the place of
@@ -191,6 +197,12 @@ def loop(
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
     effect = torch.from_numpy(effect_factor(data)).to(place)
     logger.info("%d training quadruples, %d real crops", len(data), data.real_count)
+    labelled_maker, labelled_weights = None, None
+    if labelled and config.losses.labelled_au > 0:
+        known = LabelledPictures(labelled)
+        labelled_maker = LabelledMaker(known, config.augment, config.seed)
+        labelled_weights = known.au_weights(config.losses.presence_threshold).to(place)
+        logger.info("%d labelled pictures of %d people", len(known), len(known.people))
 
     # networks, critics, optimisers
     net = build(config.network).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -206,7 +218,7 @@ def loop(
         ),
         "critics": torch.optim.Adam(critics.parameters(), o.critic_lr, o.critic_betas, fused=True),
     }
-    objective = Objective(config, weights, effect)
+    objective = Objective(config, weights, effect, labelled_weights)
     state = Progress()
     checkpoints = out / "checkpoints"
     newest = latest_checkpoint(checkpoints) if resume else None
@@ -238,7 +250,8 @@ def loop(
     out.mkdir(parents=True, exist_ok=True)
     started, before = time.monotonic(), state.elapsed_s
     last_saved, running, since = started, _Mean(), started
-    loader = Prefetcher(maker)
+    loader = Prefetcher(maker.batch)
+    labelled_loader = None if labelled_maker is None else Prefetcher(labelled_maker.batch)
     bar = _Bar(progress_bar)
     with stop_on_signals() as stop, (out / "log.jsonl").open("a") as log:
         try:
@@ -252,8 +265,15 @@ def loop(
                 # load: everything random about a step follows from its number
                 rng = np.random.default_rng((config.seed, 3, state.step))
                 batch = loader.get(
-                    state.cursor, phase.quadruples, phase.size_px, not phase.encoder_only
+                    state.cursor,
+                    phase.quadruples,
+                    size_px=phase.size_px,
+                    instructions=not phase.encoder_only,
                 ).to(place)
+                extra = None
+                if labelled_loader is not None and progress >= config.losses.labelled_from:
+                    count = config.labelled_pictures
+                    extra = labelled_loader.get(state.step * count, count).to(place)
                 adversarial = objective.adversarial_due(state.step, progress)
                 taught = config.samples.taught(progress)
                 plan = plan_samples(batch.gains, config.samples, rng, adversarial, taught)
@@ -266,11 +286,11 @@ def loop(
                 critics.requires_grad_(False)
                 forward = None
                 if phase.encoder_only:
-                    total, terms = objective.encoder_losses(net, batch)
+                    total, terms = objective.encoder_losses(net, batch, extra)
                 else:
-                    forward = run_networks(net, batch, plan, config)
+                    forward = run_networks(net, batch, plan, config, extra)
                     total, terms = objective.generator_losses(
-                        net, critics, batch, forward, state.step, progress, rng
+                        net, critics, batch, forward, state.step, progress, rng, extra
                     )
                 optimisers["net"].zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
@@ -333,6 +353,8 @@ def loop(
                     last_saved = time.monotonic()
         finally:
             loader.close()
+            if labelled_loader is not None:
+                labelled_loader.close()
             bar.close()
         state.elapsed_s = before + time.monotonic() - started
         if held_out is not None and not stop.is_set() and progress_now(state.elapsed_s) >= 1.0:

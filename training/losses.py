@@ -75,7 +75,7 @@ def laplacian_l1(difference: Tensor, weight: Tensor, levels: int = 3) -> Tensor:
     return total
 
 
-def flow_charbonnier(flow: Tensor, truth: Tensor, weight: Tensor, eps: float = 0.1) -> Tensor:
+def flow_charbonnier(flow: Tensor, truth: Tensor, weight: Tensor, eps: float = 0.5) -> Tensor:
     """Weighted end-point error ``sqrt(|d|^2 + eps^2) - eps`` (Charbonnier penalty; Sun et al.,
     CVPR 2010).
 
@@ -83,7 +83,9 @@ def flow_charbonnier(flow: Tensor, truth: Tensor, weight: Tensor, eps: float = 0
         flow: (N, 2, H, W) pixels.
         truth: (N, 2, H, W).
         weight: (N, 1, H, W).
-        eps: Where it turns from quadratic to linear, pixels.
+        eps: Where it turns from quadratic to linear, pixels. A linear penalty asks for the median,
+            and the median of a motion that may or may not be wanted, as the tokens are uncertain,
+            is none at all; a quadratic one asks for the mean.
     """
     squared = (flow - truth).square().sum(dim=1, keepdim=True)
     return weighted_mean(torch.sqrt(squared + eps * eps) - eps, weight)
@@ -147,6 +149,20 @@ def au_bce(au_logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (
         F.binary_cross_entropy_with_logits(au_logits, labels, reduction="none") * weights
     ).mean()
+
+
+def labelled_au(au_logits: Tensor, labels: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+    """``sum m w_j [-p log q - (1-p) log(1-q)] / sum m``: :func:`au_bce` of real pictures, over the
+    entries that are labelled (ours); 0 where none is.
+
+    Args:
+        au_logits: (L, K, 2).
+        labels: The same shape, in [0, 1].
+        mask: The same shape, 1 where labelled, else 0.
+        weights: (K,).
+    """
+    each = F.binary_cross_entropy_with_logits(au_logits, labels, reduction="none")
+    return (each * weights[:, None] * mask).sum() / mask.sum().clamp_min(1.0)
 
 
 def au_dice(aus: Tensor, labels: Tensor, weights: Tensor, eps: float = 1.0) -> Tensor:

@@ -15,9 +15,10 @@ from training import losses
 from training.compose import compose
 from training.config import SampleConfig, TrainConfig
 from training.data.dataset import DONOR, DONOR_BASE, PARTNER, Batch
+from training.data.labelled import LabelledBatch
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
-from training.networks.encoder import cut_look, look
+from training.networks.encoder import StemFeatures, cut_look, look
 
 KINDS = ("swap", "relative", "self_driven", "identity")
 
@@ -133,7 +134,9 @@ def truth_of(batch: Batch, plan: SamplePlan) -> Truth:
 
 @dataclass(frozen=True)
 class Forward:
-    """A step's results that losses and critics look at."""
+    """A step's results that losses and critics look at; ``labelled_logits`` are the (L, K, 2)
+    read-outs of labelled pictures, where there are some.
+    """
 
     encoded: Encoded
     label_tokens: Tensor
@@ -142,6 +145,7 @@ class Forward:
     out_rgb: Tensor
     truth: Truth
     plan: SamplePlan
+    labelled_logits: Tensor | None = None
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -149,10 +153,35 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def run_networks(net: RtNet, batch: Batch, plan: SamplePlan, config: TrainConfig) -> Forward:
+def encode(
+    net: RtNet, batch: Batch, labelled: LabelledBatch | None
+) -> tuple[Encoded, Tensor | None]:
+    """Encode a batch and labelled pictures in one pass, so that batch statistics are of both.
+
+    Returns:
+        The batch's, and the (L, K, 2) AU logits of the labelled pictures.
+    """
+    if labelled is None:
+        return net.encoder(batch.look_rgb), None
+    count = len(batch.look_rgb)
+    both = net.encoder(torch.cat([batch.look_rgb, labelled.look_rgb]))
+    stem = {f.name: getattr(both.features, f.name)[:count] for f in fields(StemFeatures)}
+    rendered = Encoded(
+        StemFeatures(**stem), both.tokens[:count], both.au_logits[:count], both.aus_lr[:count]
+    )
+    return rendered, both.au_logits[count:]
+
+
+def run_networks(
+    net: RtNet,
+    batch: Batch,
+    plan: SamplePlan,
+    config: TrainConfig,
+    labelled: LabelledBatch | None = None,
+) -> Forward:
     """Encode every picture once, mix, generate, compose."""
     with autocast(config, batch.rgb.device):
-        encoded = net.encoder(batch.look_rgb)
+        encoded, labelled_logits = encode(net, batch, labelled)
         known = net.label_tokens(batch.aus_lr).float()
         tokens = torch.where(plan.taught[:, None, None], known, encoded.tokens)
         mixed = mix_tokens(
@@ -160,7 +189,8 @@ def run_networks(net: RtNet, batch: Batch, plan: SamplePlan, config: TrainConfig
         )
         said = net.generator(encoded.features, tokens, mixed, batch.rgb.shape[3])
     out = compose(batch.rgb.contiguous(), said.flow_xy, said.keep, said.fill_rgb, said.shade)
-    return Forward(encoded, known, mixed, said, out, truth_of(batch, plan), plan)
+    truth = truth_of(batch, plan)
+    return Forward(encoded, known, mixed, said, out, truth, plan, labelled_logits)
 
 
 def _in_look(
@@ -190,10 +220,18 @@ class Objective:
         config: The run's.
         au_weights: (K,) from losses.au_weights.
         effect: (2K, 2K) from training.data.effect.
+        labelled_weights: (K,) of labelled pictures, where there are some.
     """
 
-    def __init__(self, config: TrainConfig, au_weights: Tensor, effect: Tensor) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        au_weights: Tensor,
+        effect: Tensor,
+        labelled_weights: Tensor | None = None,
+    ) -> None:
         self.config, self.au_weights, self.effect = config, au_weights, effect
+        self.labelled_weights = labelled_weights
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether a lazy term is computed on this step."""
@@ -205,15 +243,18 @@ class Objective:
         active = w.image_adversary > 0 or w.swap_consistency > 0
         return active and progress >= w.adversarial_from and self.is_due(w.adversarial_every, step)
 
-    def encoder_losses(self, net: RtNet, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def encoder_losses(
+        self, net: RtNet, batch: Batch, labelled: LabelledBatch | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The token terms alone, for phases that train only the encoder.
 
         Returns:
             Weighted sum, and each term unweighted by its name in LossConfig.
         """
         with autocast(self.config, batch.rgb.device):
-            tokens = net.encoder(batch.look_rgb).tokens
-        terms = self._tokens(net, batch, tokens, net.label_tokens(batch.aus_lr).float())
+            encoded, logits = encode(net, batch, labelled)
+        terms = self._tokens(net, batch, encoded.tokens, net.label_tokens(batch.aus_lr).float())
+        terms |= self._labelled(logits, labelled)
         total = torch.stack([getattr(self.config.losses, k) * v for k, v in terms.items()]).sum()
         return total, terms
 
@@ -226,14 +267,17 @@ class Objective:
         step: int,
         progress: float,
         rng: np.random.Generator,
+        labelled: LabelledBatch | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum, and each term unweighted by its name in LossConfig.
 
-        The critics must be frozen (no gradient for their weights) while this runs.
+        The critics must be frozen (no gradient for their weights) while this runs; ``labelled`` is
+        what run_networks was given.
         """
         w = self.config.losses
         terms = self._ground_truth(batch, forward)
         terms |= self._tokens(net, batch, forward.encoded.tokens, forward.label_tokens)
+        terms |= self._labelled(forward.labelled_logits, labelled)
         scale = dict.fromkeys(terms, 1.0)
 
         def add(new: dict[str, Tensor], every: int) -> None:
@@ -323,6 +367,13 @@ class Objective:
                 shown.flatten(0, 1), there.flatten(0, 1), tokens
             ),
         }
+
+    def _labelled(self, logits: Tensor | None, labelled: LabelledBatch | None) -> dict[str, Tensor]:
+        if logits is None or labelled is None:
+            return {}
+        weights = self.au_weights if self.labelled_weights is None else self.labelled_weights
+        # a real picture has no teacher's tokens, so here the head is what teaches them
+        return {"labelled_au": losses.labelled_au(logits, labelled.labels, labelled.mask, weights)}
 
     def _rows(self, quadruples: Tensor) -> Tensor:
         """(4 n,) rows of some quadruples."""

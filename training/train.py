@@ -37,6 +37,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="shards of held-out people (default: no validation)",
     )
+    data.add_argument(
+        "--labelled",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="real pictures with known AUs, folders of python -m training.data.labelled; people "
+        "held out by the split rule never train (default: none)",
+    )
     data.add_argument("--out", type=Path, required=True, help="run directory")
     what = parser.add_argument_group("what to train")
     what.add_argument(
@@ -165,6 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "commit": git_commit(),
             "shards": [str(p) for p in args.shards],
             "val_shards": [str(p) for p in args.val_shards],
+            "labelled": [str(p) for p in args.labelled],
             "time_budget_min": args.time_budget_min,
             "device": args.device,
             "threads": args.threads,
@@ -180,6 +190,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         f"{name}: {len(found)} quadruples, {found.real_count} real crops, "
                         f"{found.size_px} px"
                     )
+            if args.labelled:
+                from training.data.labelled import LabelledPictures
+
+                known = LabelledPictures(args.labelled)
+                print(f"labelled: {len(known)} pictures of {len(known.people)} people")
             return 0
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
@@ -190,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             shards=args.shards,
             val_shards=args.val_shards,
             out=args.out,
+            labelled=args.labelled,
             resume=args.resume,
             init_from=args.init_from,
             time_budget_min=args.time_budget_min,

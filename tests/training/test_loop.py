@@ -29,6 +29,7 @@ from training.config import (
     get_config,
 )
 from training.data.dataset import BatchMaker, ShardSet
+from training.data.labelled import LabelledBatch
 from training.grid import flow_rgb
 from training.loop import ema_decay_at, loop, schedule
 from training.networks import Critics, build, mix_tokens
@@ -154,9 +155,11 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     rng = np.random.default_rng(1)
     plan = plan_samples(batch.gains, SampleConfig(0.5, 0.5, 0, 0), rng, with_identity=True)
     critics.requires_grad_(False)
-    forward = run_networks(net, batch, plan, always)
+    look = torch.rand(2, *batch.look_rgb.shape[1:])
+    labelled = LabelledBatch(look, torch.rand(2, NUM_AUS, 2), torch.ones(2, NUM_AUS, 2))
+    forward = run_networks(net, batch, plan, always, labelled)
     objective = Objective(always, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
-    total, terms = objective.generator_losses(net, critics, batch, forward, 0, 1.0, rng)
+    total, terms = objective.generator_losses(net, critics, batch, forward, 0, 1.0, rng, labelled)
     options = (
         "_every",
         "_from",

@@ -75,10 +75,10 @@ def test_flow_multiscale_averages_before_it_measures() -> None:
     flow = torch.zeros(1, 2, 2, 2)
     flow[0, 0] = torch.tensor([[4.0, -4.0], [4.0, -4.0]])  # weighted mean (3*4 - 4 + ...) / 8 = 2
     weight = picture([[3.0, 1.0], [3.0, 1.0]])
-    # one 2x2 cell: d = (2, 0), sqrt(4 + 2.25) - 1.5 would be 1 at eps 1.5; at eps 0.1:
-    # sqrt(4.01) - 0.1
+    # one 2x2 cell: d = (2, 0), sqrt(4 + 2.25) - 1.5 would be 1 at eps 1.5; at eps 0.5:
+    # sqrt(4.25) - 0.5
     value = losses.flow_multiscale(flow, torch.zeros_like(flow), weight, factors=(2,))
-    assert value.item() == pytest.approx(math.sqrt(4.01) - 0.1, abs=1e-5)
+    assert value.item() == pytest.approx(math.sqrt(4.25) - 0.5, abs=1e-5)
 
 
 def test_keep_bce_of_even_odds_is_ln_2() -> None:
@@ -245,5 +245,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "_single",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 24
+    assert len(names) == 25
     assert [name for name in names if f'"{name}"' not in text] == []

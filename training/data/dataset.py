@@ -315,8 +315,8 @@ class BatchMaker:
         ]
         stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         return Batch(
-            rgb=_nchw(stacked["rgb"]),
-            look_rgb=_nchw(stacked["look"]),
+            rgb=to_tensor(stacked["rgb"]),
+            look_rgb=to_tensor(stacked["look"]),
             flow_xy=torch.from_numpy(stacked["flow"]),
             keep=torch.from_numpy(stacked["keep"])[:, None].float() / 255.0,
             shade_log2=torch.from_numpy(stacked["shade_log2"])[:, None],
@@ -332,12 +332,20 @@ class BatchMaker:
         pictures = []
         for index in rng.integers(0, self.shards.real_count, count):
             flip = bool(rng.random() < 0.5 and self.augment)
-            geometry = self._geometry(flip, rng)
-            picture = _warp(np.asarray(self.shards.real(int(index))), *geometry.maps(size_px))
+            geometry = self.draw_geometry(flip, rng)
+            picture = warp_picture(
+                np.asarray(self.shards.real(int(index))), *geometry.maps(size_px)
+            )
             pictures.append(picture)
-        return _nchw(np.stack(pictures))
+        return to_tensor(np.stack(pictures))
 
-    def _geometry(self, flip: bool, rng: np.random.Generator) -> Geometry:
+    def draw_geometry(self, flip: bool, rng: np.random.Generator) -> Geometry:
+        """Where one person's pictures come from; all of a person's in a batch share it.
+
+        Args:
+            flip: Mirrored.
+            rng: Source of chance.
+        """
         full = self.shards.size_px
         linear, shift, bend = np.eye(2), np.zeros(2), None
         if self.augment is not None:
@@ -372,16 +380,16 @@ class BatchMaker:
         keep, region = (np.empty((4, side, side), np.uint8) for _ in range(2))
         shade_log2 = np.empty((4, side, side), np.float32)
         for person in range(2):
-            geometry = self._geometry(flip, rng)
+            geometry = self.draw_geometry(flip, rng)
             at_full = geometry.maps(full)
-            table, gamma, mixer = (None, 1.0, None) if a is None else _colours(a, rng)
+            table, gamma, mixer = (None, 1.0, None) if a is None else colours_of(a, rng)
             for i in (2 * person, 2 * person + 1):
-                picture = _warp(raw["rgb"][i], *at_full)
+                picture = warp_picture(raw["rgb"][i], *at_full)
                 if table is not None:
                     picture = cv2.LUT(cv2.transform(picture, mixer), table)
                 rgb[i] = _resized(picture, (size_px, size_px))
                 if a is not None and rng.random() < a.degrade:
-                    picture = _degrade(picture, rng)
+                    picture = degraded(picture, rng)
                 look[i] = _resized(picture[y0:y1, x0:x1], look.shape[1:3])
             if not instructions:
                 continue
@@ -389,14 +397,14 @@ class BatchMaker:
             back = geometry.back(*at)
             for i in (2 * person, 2 * person + 1):
                 fx, fy = (
-                    _warp(raw["flow"][i, axis], *at, border=0).astype(np.float32)
+                    warp_picture(raw["flow"][i, axis], *at, border=0).astype(np.float32)
                     for axis in range(2)
                 )
                 flow[i, 0] = (back[0] * fx + back[1] * fy) / FLOW_UNITS_PER_PX
                 flow[i, 1] = (back[2] * fx + back[3] * fy) / FLOW_UNITS_PER_PX
-                keep[i] = _warp(raw["keep"][i], *at, border=255)
-                region[i] = _warp(raw["region"][i], *at, border=0, nearest=True)
-                shade = _warp(raw["shade"][i], *at, border=128).astype(np.float32)
+                keep[i] = warp_picture(raw["keep"][i], *at, border=255)
+                region[i] = warp_picture(raw["region"][i], *at, border=0, nearest=True)
+                shade = warp_picture(raw["shade"][i], *at, border=128).astype(np.float32)
                 shade_log2[i] = (shade - 128.0) * (gamma / 64.0)
         aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         if flip:
@@ -466,7 +474,7 @@ class Geometry:
         return d / determinant, -b / determinant, -c / determinant, a / determinant
 
 
-def _warp(
+def warp_picture(
     array: npt.NDArray[Any],
     x: npt.NDArray[np.float32],
     y: npt.NDArray[np.float32],
@@ -498,7 +506,7 @@ def _resized(picture: npt.NDArray[np.uint8], size_hw: tuple[int, ...]) -> npt.ND
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
 
 
-def _colours(
+def colours_of(
     a: AugmentConfig, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], float, npt.NDArray[np.float32]]:
     """A person's light and camera.
@@ -519,7 +527,7 @@ def _colours(
     return table, gamma, mixer.astype(np.float32)
 
 
-def _degrade(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def degraded(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Blur, camera noise, JPEG or low resolution, one of them. (S, S, 3) uint8 -> the same."""
     side = picture.shape[0]
     kind = int(rng.integers(4))
@@ -541,6 +549,6 @@ def _degrade(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.ND
     return np.asarray(cv2.resize(low, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _nchw(pictures: npt.NDArray[np.uint8]) -> Tensor:
+def to_tensor(pictures: npt.NDArray[np.uint8]) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1], channels-last in memory."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255.0)

@@ -16,7 +16,7 @@ like the face; iris and sclera from the colours of the portrait's own eye.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -41,6 +41,9 @@ MOUTH_RGB = {
     "teeth": (244, 234, 216),
 }
 """Colours of the mouth's parts in white light, 0..255."""
+TRUSTED_LEVEL = 12.0
+UNTRUSTED_LEVEL = 24.0
+"""Grey levels by which a fetched pixel may differ from what is shown; see :func:`trusted`."""
 REGIONS = ("background", "skin", "mouth_interior", "eyeball", "lips", "lids")
 
 _PARTS = list(RANGES)
@@ -238,6 +241,45 @@ class Picture:
     region: U8
 
 
+def trusted(picture: Picture, partner_rgb: U8) -> F32:
+    """How far the partner's pixels can be trusted where this picture's lids, eyes and mouth are.
+
+    There a point that the partner shows may still look different: lid skin that lay in a fold,
+    teeth in another light. What is fetched, with its shade, is compared with what is shown.
+
+    Args:
+        picture: With its keep by geometry.
+        partner_rgb: (S, S, 3) uint8.
+
+    Returns:
+        (S, S) float32, keep, less where the two differ: unchanged up to TRUSTED_LEVEL grey levels,
+        0 from UNTRUSTED_LEVEL on.
+    """
+    place = _grid(picture.keep.shape[0]) + picture.flow_xy.transpose(1, 2, 0) - 0.5
+    fetched = cv2.remap(
+        partner_rgb,
+        place[..., 0].astype(np.float32),
+        place[..., 1].astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    ).astype(np.float32)
+    off = np.abs(fetched * picture.shade[..., None] - picture.rgb).mean(2)
+    off = cv2.GaussianBlur(off, (0, 0), 1.0)
+    trust = np.clip((UNTRUSTED_LEVEL - off) / (UNTRUSTED_LEVEL - TRUSTED_LEVEL), 0.0, 1.0)
+    inner = [REGIONS.index(name) for name in ("mouth_interior", "eyeball", "lids")]
+    return np.where(
+        np.isin(picture.region, inner), np.minimum(picture.keep, trust), picture.keep
+    ).astype(np.float32)
+
+
+def _kind(part: npt.NDArray[np.int8]) -> U8:
+    """0 nothing, 1 skin, 2 inside of the mouth, 3 eyeball."""
+    kind = np.isin(part, _SKIN).astype(np.uint8)
+    kind[np.isin(part, _MOUTH)] = 2
+    kind[np.isin(part, _EYE)] = 3
+    return kind
+
+
 class Person:
     """One fitted portrait, ready to be drawn with any expression."""
 
@@ -328,6 +370,8 @@ class Person:
                     region=np.where(here.part >= 0, here.region, 0).astype(np.uint8),
                 )
             )
+        a, b = out
+        out = [replace(a, keep=trusted(a, b.rgb)), replace(b, keep=trusted(b, a.rgb))]
         return out[0], out[1]
 
     # --- geometry --------------------------------------------------------------------------------
@@ -367,8 +411,14 @@ class Person:
             (surface.part >= 0)[..., None], surface.first[..., :2] - grid, outside
         ).astype(np.float32)
 
-    def _visible_in(self, place: F32, state: Surface) -> npt.NDArray[np.bool_]:
-        """Whether a surface point (x, y, depth) is what ``state`` shows there."""
+    def _visible_in(
+        self, place: F32, part: npt.NDArray[np.int8], state: Surface
+    ) -> npt.NDArray[np.bool_]:
+        """Whether a point (x, y, depth) of a part is what ``state`` shows there.
+
+        Depth alone does not tell: a closed lid lies closer to the eyeball than the tolerance that
+        slopes need, so something of the point's own kind must show, too.
+        """
         offset = 0.5 - _shift(state.step)
         x, y = place[..., 0] - offset, place[..., 1] - offset
         depth = np.where(state.part >= 0, state.depth, -1e4).astype(np.float32)
@@ -376,10 +426,15 @@ class Person:
         hull = np.minimum.reduce(
             [depth, np.roll(depth, -1, 0), np.roll(depth, -1, 1), np.roll(depth, (-1, -1), (0, 1))]
         )
-        front = cv2.remap(hull, np.floor(x), np.floor(y), cv2.INTER_NEAREST, borderValue=-1e4)
+        left, top = np.floor(x), np.floor(y)
+        front = cv2.remap(hull, left, top, cv2.INTER_NEAREST, borderValue=-1e4)
+        here, there = _kind(part), _kind(state.part)
+        same = np.zeros(part.shape, bool)
+        for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            same |= here == cv2.remap(there, left + right, top + below, cv2.INTER_NEAREST)
         tolerance = 0.22 * self._fit.scale * self._zoom
         inside = (x >= -0.5) & (y >= -0.5) & (x <= self._size - 0.5) & (y <= self._size - 0.5)
-        return inside & (place[..., 2] > front - tolerance)
+        return inside & same & (place[..., 2] > front - tolerance)
 
     def _flow(
         self, here: Surface, there: Surface, field_here: F32, field_there: F32
@@ -403,9 +458,9 @@ class Person:
             place = portrait - moved
         miss = np.linalg.norm(place + moved - portrait, axis=-1)
         flow = np.where(on_mesh[..., None], here.second[..., :2], place) - grid
-        keep = np.where(on_mesh, self._visible_in(here.second, there), miss < 0.75).astype(
-            np.float32
-        )
+        keep = np.where(
+            on_mesh, self._visible_in(here.second, here.part, there), miss < 0.75
+        ).astype(np.float32)
         # interiors drawn from the model look the same in both pictures only while they stay visible
         keep = cv2.GaussianBlur(cv2.medianBlur(keep, 3), (0, 0), 0.6)
         return np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32), keep
@@ -429,7 +484,7 @@ class Person:
         colour *= cv2.GaussianBlur(ratio, (0, 0), 1.0 * SUPERSAMPLE)[..., None]
 
         mouth, eye = np.isin(surface.part, _MOUTH), np.isin(surface.part, _EYE)
-        shown = self._visible_in(surface.first, self._state).astype(np.float32)
+        shown = self._visible_in(surface.first, surface.part, self._state).astype(np.float32)
         # the portrait's own interior is worth keeping only where it really showed one
         unit = self._fit.scale * self._zoom
         own_mouth = np.clip((self._mouth_open_px / unit - 0.25) / 0.35, 0, 1)

@@ -5,6 +5,7 @@ claims.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from rt_swap.errors import ConfigError
 from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
-from training.data.render import REGIONS
+from training.data.render import REGIONS, Picture, trusted
 from training.data.shards import FLOW_STEPS_PER_PX, write_shard
 from training.data.shards import main as shards_main
 
@@ -122,6 +123,43 @@ def test_render_truth_carries_one_picture_onto_the_other(engine, astronaut) -> N
     # the opened mouth cannot be fetched from the closed one
     interior = shown.region == REGIONS.index("mouth_interior")
     assert interior.sum() > 150 and (shown.keep[interior] < 0.5).mean() > 0.8
+
+
+def test_opened_eyes_cannot_be_fetched_from_closed_ones(engine, astronaut) -> None:
+    person, _ = astronaut
+    _, opened = person.render_pair(expression(engine, AU45=1.0), expression(engine))
+    eyes = opened.region == REGIONS.index("eyeball")
+    assert eyes.sum() > 150 and (opened.keep[eyes] < 0.5).mean() > 0.9
+    # eyes that are open in both, gaze turned: most can
+    aside, _ = person.render_pair(expression(engine, AU61=0.8), expression(engine))
+    eyes = aside.region == REGIONS.index("eyeball")
+    assert (aside.keep[eyes] > 0.5).mean() > 0.6
+
+
+def test_trusted_is_less_where_what_is_fetched_looks_otherwise() -> None:
+    size = 64
+    grey = np.full((size, size, 3), 100, np.uint8)
+    region = np.full((size, size), REGIONS.index("skin"), np.uint8)
+    region[:, 32:] = REGIONS.index("lids")
+    shown = grey.copy()
+    shown[:16] += 40  # nothing like it
+    shown[16:32] += 18  # half
+    shown[32:48] += 5  # as good as it
+    shown[48:] = 200  # explained by the shade
+    shade = np.ones((size, size), np.float32)
+    shade[48:] = 2.0
+    picture = Picture(
+        rgb=shown,
+        flow_xy=np.zeros((2, size, size), np.float32),
+        keep=np.ones((size, size), np.float32),
+        shade=shade,
+        region=region,
+    )
+    keep = trusted(picture, grey)
+    assert (keep[:, :32] == 1).all()  # elsewhere the light may differ
+    rows = [8, 24, 40, 56]
+    np.testing.assert_allclose(keep[rows, 48], [0.0, 0.5, 1.0, 1.0], atol=1e-5)
+    assert (trusted(replace(picture, keep=0 * picture.keep), grey) == 0).all()
 
 
 def test_render_leaves_the_surroundings_alone(engine, astronaut) -> None:
