@@ -7,6 +7,7 @@ import ctypes
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -39,6 +40,7 @@ from training.data.labelled import LabelledMaker, LabelledPictures
 from training.grid import save_grid
 from training.networks import Critics, build
 from training.objective import Objective, plan_samples, run_networks, validate
+from training.parallel import World
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +76,11 @@ class Prefetcher(Generic[T]):
 
     Args:
         make: (cursor, count, further options by name) -> batch.
+        stride: Counts from one batch to the next, more than 1 where others make those between.
     """
 
-    def __init__(self, make: Callable[..., T]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[..., T], stride: int = 1) -> None:
+        self._make, self._stride = make, stride
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: tuple[tuple[int, int, dict[str, Any]], Future[T]] | None = None
 
@@ -87,8 +90,9 @@ class Prefetcher(Generic[T]):
             batch = self._next[1].result()
         else:
             batch = self._make(cursor, count, **options)
-        after = self._pool.submit(self._make, cursor + count, count, **options)
-        self._next = ((cursor + count, count, options), after)
+        following = cursor + self._stride * count
+        after = self._pool.submit(self._make, following, count, **options)
+        self._next = ((following, count, options), after)
         return batch
 
     def close(self) -> None:
@@ -153,6 +157,7 @@ def loop(
     device: str = "auto",
     threads: int = 2,
     progress_bar: bool = False,
+    world: World | None = None,
 ) -> Progress:
     """Train.
 
@@ -171,6 +176,9 @@ def loop(
         device: "auto", "cpu" or "cuda".
         threads: CPU threads of torch.
         progress_bar: Draw one on stderr.
+        world: The processes that train together (training.parallel); None for this one alone. Every
+            process makes the configured number of quadruples, so a step takes that many times
+            more; terms in the log are the leading process's.
 
     Returns:
         Where the run ended.
@@ -180,9 +188,8 @@ def loop(
         ContractError, ModelFileError: If data or a checkpoint is wrong.
     """
     prepare_torch(config.seed, threads)
-    place = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
+    world = world or World()
+    place = world.device(device)
 
     # data
     data = ShardSet(shards)
@@ -247,25 +254,41 @@ def loop(
             ]
         return val_cache.get(size_px, [])
 
+    def look_at_held_out(size_px: int) -> None:
+        state.figures = validate(ema, held_out_batches(size_px), config)
+        _write(log, {"step": state.step, "validation": state.figures, "size_px": size_px})
+        logger.info("step %d: %s", state.step, _short(state.figures))
+
+    def draw_grid(size_px: int) -> None:
+        path = out / "grids" / f"step_{state.step:08d}.png"
+        save_grid(path, ema, held_out_batches(size_px), config)
+
     out.mkdir(parents=True, exist_ok=True)
     started, before = time.monotonic(), state.elapsed_s
     last_saved, running, since = started, _Mean(), started
-    loader = Prefetcher(maker.batch)
-    labelled_loader = None if labelled_maker is None else Prefetcher(labelled_maker.batch)
-    bar = _Bar(progress_bar)
-    with stop_on_signals() as stop, (out / "log.jsonl").open("a") as log:
+    loader = Prefetcher(maker.batch, world.size)
+    labelled_loader = (
+        None if labelled_maker is None else Prefetcher(labelled_maker.batch, world.size)
+    )
+    bar = _Bar(progress_bar and world.leads)
+    log_path = out / "log.jsonl" if world.leads else Path(os.devnull)
+    with stop_on_signals() as stop, log_path.open("a") as log:
         try:
-            while not stop.is_set():
-                state.elapsed_s = before + time.monotonic() - started
+            while not world.any(stop.is_set(), place):
+                state.elapsed_s = world.leaders(before + time.monotonic() - started, place)
                 progress = progress_now(state.elapsed_s)
                 if progress >= 1.0 or (max_steps is not None and state.step >= max_steps):
                     break
                 phase = config.phase_at(progress)
 
-                # load: everything random about a step follows from its number
-                rng = np.random.default_rng((config.seed, 3, state.step))
+                # load: everything random about a step follows from its number and the process's
+                rng = np.random.default_rng(
+                    (config.seed, 3, state.step, world.rank)
+                    if world.rank
+                    else (config.seed, 3, state.step)
+                )
                 batch = loader.get(
-                    state.cursor,
+                    state.cursor + world.rank * phase.quadruples,
                     phase.quadruples,
                     size_px=phase.size_px,
                     instructions=not phase.encoder_only,
@@ -273,7 +296,8 @@ def loop(
                 extra = None
                 if labelled_loader is not None and progress >= config.losses.labelled_from:
                     count = config.labelled_pictures
-                    extra = labelled_loader.get(state.step * count, count).to(place)
+                    first = (state.step * world.size + world.rank) * count
+                    extra = labelled_loader.get(first, count).to(place)
                 adversarial = objective.adversarial_due(state.step, progress)
                 taught = config.samples.taught(progress)
                 plan = plan_samples(batch.gains, config.samples, rng, adversarial, taught)
@@ -294,6 +318,7 @@ def loop(
                     )
                 optimisers["net"].zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
+                world.average_gradients(net.parameters())
                 norm = nn.utils.clip_grad_norm_(net.parameters(), o.clip_norm)
                 if bool(torch.isfinite(norm)):
                     optimisers["net"].step()
@@ -308,15 +333,19 @@ def loop(
                     critic_total, critic_terms = objective.critic_losses(
                         critics, batch, forward, state.step, progress
                     )
-                if critic_total is not None:
+                if world.any(critic_total is not None, place):
                     optimisers["critics"].zero_grad(set_to_none=True)
-                    critic_total.backward()  # type: ignore[no-untyped-call]
+                    if critic_total is not None:
+                        critic_total.backward()  # type: ignore[no-untyped-call]
+                    world.average_gradients(critics.parameters())
                     optimisers["critics"].step()
 
                 # average
+                with torch.no_grad():
+                    world.average(list(net.buffers()))
                 _average(ema, net, ema_decay_at(state.step, o.ema_decay))
                 state.step += 1
-                state.cursor += phase.quadruples
+                state.cursor += world.size * phase.quadruples
                 running.add({"total": total, "grad_norm": norm, **terms, **critic_terms})
 
                 # log
@@ -336,16 +365,12 @@ def loop(
                     bar.show(line, progress)
 
                 # look and validate
+                if not world.leads:
+                    continue
                 if state.step % config.log.validate_every == 0 and held_out is not None:
-                    state.figures = validate(ema, held_out_batches(phase.size_px), config)
-                    _write(
-                        log,
-                        {"step": state.step, "validation": state.figures, "size_px": phase.size_px},
-                    )
-                    logger.info("step %d: %s", state.step, _short(state.figures))
+                    look_at_held_out(phase.size_px)
                 if state.step % config.log.grid_every == 0 and held_out is not None:
-                    batches = held_out_batches(phase.size_px)
-                    save_grid(out / "grids" / f"step_{state.step:08d}.png", ema, batches, config)
+                    draw_grid(phase.size_px)
 
                 # snapshot
                 if time.monotonic() - last_saved > 60 * config.log.checkpoint_minutes:
@@ -356,15 +381,14 @@ def loop(
             if labelled_loader is not None:
                 labelled_loader.close()
             bar.close()
-        state.elapsed_s = before + time.monotonic() - started
+        state.elapsed_s = world.leaders(before + time.monotonic() - started, place)
+        if not world.leads:
+            return state
         if held_out is not None and not stop.is_set() and progress_now(state.elapsed_s) >= 1.0:
             size_px = config.phases[-1].size_px
             if state.step % config.log.validate_every:  # else it was just done
-                state.figures = validate(ema, held_out_batches(size_px), config)
-                _write(log, {"step": state.step, "validation": state.figures, "size_px": size_px})
-            save_grid(
-                out / "grids" / f"step_{state.step:08d}.png", ema, held_out_batches(size_px), config
-            )
+                look_at_held_out(size_px)
+            draw_grid(size_px)
         logger.info("saved %s", save())
     return state
 

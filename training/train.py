@@ -179,8 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "device": args.device,
             "threads": args.threads,
         }
-        print(json.dumps(resolved, indent=2))
         if args.dry_run:
+            print(json.dumps(resolved, indent=2))
             from training.data.dataset import ShardSet
 
             for name, paths in (("train", args.shards), ("validation", args.val_shards)):
@@ -196,28 +196,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                 known = LabelledPictures(args.labelled)
                 print(f"labelled: {len(known)} pictures of {len(known.people)} people")
             return 0
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
         from training.loop import loop
+        from training.parallel import join
 
-        done = loop(
-            config=config,
-            shards=args.shards,
-            val_shards=args.val_shards,
-            out=args.out,
-            labelled=args.labelled,
-            resume=args.resume,
-            init_from=args.init_from,
-            time_budget_min=args.time_budget_min,
-            max_steps=args.max_steps,
-            device=args.device,
-            threads=args.threads,
-            progress_bar=sys.stderr.isatty(),
-        )
+        with join(args.device) as world:
+            resolved["processes"] = world.size
+            if world.leads:
+                print(json.dumps(resolved, indent=2))
+                args.out.mkdir(parents=True, exist_ok=True)
+                (args.out / "config.json").write_text(json.dumps(resolved, indent=2) + "\n")
+            done = loop(
+                config=config,
+                shards=args.shards,
+                val_shards=args.val_shards,
+                out=args.out,
+                labelled=args.labelled,
+                resume=args.resume,
+                init_from=args.init_from,
+                time_budget_min=args.time_budget_min,
+                max_steps=args.max_steps,
+                device=args.device,
+                threads=args.threads,
+                progress_bar=sys.stderr.isatty(),
+                world=world,
+            )
     except RtSwapError as exc:
         print(f"train: {exc}", file=sys.stderr)
         return 2
-    print(f"{args.out}: {done.step} steps, {done.elapsed_s / 60:.1f} min")
+    if world.leads:
+        print(f"{args.out}: {done.step} steps, {done.elapsed_s / 60:.1f} min")
     return 0
 
 
