@@ -62,7 +62,7 @@ def write_fake_shard(
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", array)
     meta = {
-        "format": 1,
+        "format": 2,
         "size_px": s,
         "quadruples": q,
         "seed": seed,

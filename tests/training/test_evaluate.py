@@ -60,7 +60,7 @@ def write_shard(folder: Path, count: int = 2, split: str = "val", **changes: obj
     for name, array in arrays.items():
         np.save(shard / f"{name}.npy", array)
     header = {
-        "format": 1, "size_px": S, "quadruples": q, "seed": 0, "split": split,
+        "format": 2, "size_px": S, "quadruples": q, "seed": 0, "split": split,
         "aus": list(AU_NAMES),
         "people": [{"file": "a.jpg", "dataset": "made"}, {"file": "b.jpg", "dataset": "made"}],
     }  # fmt: skip
@@ -140,7 +140,7 @@ def test_read_quadruples_limit_is_spread_and_one_shard_will_do(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1"),
         ({"aus": ["AU1"]}, "the AUs of"),
         ({"quadruples": 3}, "rgb: expected"),
         ({"size_px": 128}, "rgb: expected"),

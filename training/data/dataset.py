@@ -1,4 +1,4 @@
-"""Reads training shards (format 1) and makes batches: mirrored, moved, recoloured, degraded;
+"""Reads training shards (format 2) and makes batches: mirrored, moved, recoloured, degraded;
 deterministic by a cursor.
 
 Convention:
@@ -32,7 +32,7 @@ from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError, ContractError
 from training.config import LOOK_XYXY, AugmentConfig
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FLOW_UNITS_PER_PX: Final = 64.0
 REGION_NAMES: Final = ("background", "face", "mouth interior", "eyeball", "lips", "lids")
 PARTNER: Final = (1, 0, 3, 2)
@@ -99,7 +99,7 @@ def open_shard(path: Path) -> Shard:
     if meta.get("format") != FORMAT:
         raise ConfigError(
             f"open_shard: {path} has format {meta.get('format')!r}, this reader takes {FORMAT}; "
-            "make it again"
+            "make it again with the data engine"
         )
     if tuple(meta.get("aus", ())) != AU_NAMES:
         raise ContractError(

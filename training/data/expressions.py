@@ -118,11 +118,30 @@ def reconcile(aus: F32) -> F32:
     return out
 
 
-def draw_gains(rng: np.random.Generator) -> F32:
-    """(K,) gains of 0 or 1: half of the time all of them, else some regions or some units."""
-    if rng.random() < 0.5:
+def draw_gains(rng: np.random.Generator, own: F32, other: F32) -> F32:
+    """Gains of 0 or 1: two times in five all of them, else some regions, some units, or one to
+    three units alone, which is what a slider for one unit asks for.
+
+    Args:
+        rng: Source of chance.
+        own: (K, 2) one expression.
+        other: (K, 2) the other; units by which the two differ are more often those alone.
+
+    Returns:
+        (K,) float32.
+    """
+    if rng.random() < 0.4:
         return np.ones(NUM_AUS, np.float32)
-    if rng.random() < 0.6:
+    kind = rng.random()
+    if kind < 1 / 3:
+        few = np.zeros(NUM_AUS, np.float32)
+        chance = np.abs(other - own).max(1) + 0.02
+        picked = rng.choice(
+            NUM_AUS, size=rng.integers(1, 4), replace=False, p=chance / chance.sum()
+        )
+        few[picked] = 1.0
+        return few
+    if kind < 2 / 3:
         chosen = rng.choice(len(REGIONS), size=rng.integers(1, 5), replace=False)
         return np.any([region_mask(REGIONS[i]) for i in chosen], axis=0).astype(np.float32)
     return (rng.random(NUM_AUS) < rng.uniform(0.2, 0.8)).astype(np.float32)

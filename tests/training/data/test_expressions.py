@@ -34,8 +34,22 @@ def test_reconcile_closed_lids_are_not_wide_and_open_jaw_is_not_pressed() -> Non
 def test_gains_are_binary_and_mix_swaps_back() -> None:
     rng = np.random.default_rng(1)
     for _ in range(50):
-        g = draw_gains(rng)
-        assert set(np.unique(g)) <= {0.0, 1.0}
         a, b = draw_expression(rng), draw_expression(rng)
+        g = draw_gains(rng, a, b)
+        assert set(np.unique(g)) <= {0.0, 1.0}
         m, n = mix(a, b, g), mix(b, a, g)
         np.testing.assert_allclose(mix(m, n, g), a, atol=1e-6)  # the published cross-cycle
+
+
+def test_gains_are_all_or_some_or_few_that_matter() -> None:
+    rng = np.random.default_rng(2)
+    own, other = np.zeros((2, NUM_AUS, 2), np.float32)
+    other[AuId.AU12.index] = 0.9
+    drawn = np.stack([draw_gains(rng, own, other) for _ in range(2000)])
+    count = drawn.sum(1)
+    assert 0.35 < (count == NUM_AUS).mean() < 0.45
+    few = drawn[(count >= 1) & (count <= 3)]
+    assert 0.12 < len(few) / len(drawn) < 0.3
+    # the only unit that differs is nearly always among them
+    assert few[:, AuId.AU12.index].mean() > 0.6
+    assert (drawn[count < NUM_AUS].mean(0) > 0.1).all()
