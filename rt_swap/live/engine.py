@@ -570,9 +570,7 @@ class LiveEngine:
             logger.info("calibrated: this is the resting face now")
         with self._lock:
             ended = self._state.calibrations + 1
-            self._state = replace(
-                self._state, calibration_message=message, calibrations=ended
-            )
+            self._state = replace(self._state, calibration_message=message, calibrations=ended)
 
     # --- what is shown instead ---
     def _hold(self, picture_bgr: U8) -> None:
