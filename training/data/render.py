@@ -44,6 +44,8 @@ MOUTH_RGB = {
 TRUSTED_LEVEL = 12.0
 UNTRUSTED_LEVEL = 24.0
 """Grey levels by which a fetched pixel may differ from what is shown; see :func:`trusted`."""
+LASH_DARKNESS = 0.5
+"""Part of the light that the line of the lashes takes from closed lids."""
 REGIONS = ("background", "skin", "mouth_interior", "eyeball", "lips", "lids")
 
 _PARTS = list(RANGES)
@@ -356,7 +358,7 @@ class Person:
         coarse_fields = [np.ascontiguousarray(f[::SUPERSAMPLE, ::SUPERSAMPLE]) for f in fields]
         out = []
         for i in (0, 1):
-            rgb = self._colour(surfaces[i], fields[i], self._inner_lip_gap(positions[i]))
+            rgb = self._colour(surfaces[i], fields[i], positions[i])
             rgb = cv2.resize(rgb, (self._size, self._size), interpolation=cv2.INTER_AREA)
             here = coarse[i]
             flow, keep = self._flow(here, coarse[1 - i], coarse_fields[i], coarse_fields[1 - i])
@@ -472,7 +474,8 @@ class Person:
         return float(max(position[index[14], 1] - position[index[13], 1], 0.0))
 
     # --- colour ----------------------------------------------------------------------------------
-    def _colour(self, surface: Surface, field: F32, opening_px: float) -> F32:
+    def _colour(self, surface: Surface, field: F32, position: F32) -> F32:
+        opening_px = self._inner_lip_gap(position)
         place = _grid(self._size, surface.part.shape[0]) + field
         colour = self._fetch(place)
         lid = self._stretched_lid(surface, place)
@@ -503,9 +506,35 @@ class Person:
                 slice(max(cols[0] - 4, 0), cols[-1] + 5),
             )
             painted = paint(surface.part[box], surface.extra[box], part[box], opening_px)
+            if part is eye:
+                white = part[box] & (surface.extra[box][..., 3] > _SCLERA)
+                seen = white & (shown[box] > 0)
+                painted = _continue_white(painted, colour[box], white, seen)
             share = (own[box] + (1 - part[box]))[..., None].clip(0, 1)
             colour[box] = share * colour[box] + (1 - share) * painted
+        colour *= 1 - self._lash_line(position, surface.part.shape[0])[..., None]
         return np.asarray(colour.clip(0, 255), np.float32)
+
+    def _lash_line(self, position: F32, render_px: int) -> F32:
+        """(R, R) 0..1: the dark line in which closed lids meet, over whatever of the eyeball still
+        shows between them; nothing while an eye is open, where the portrait's own lashes are.
+        """
+        out = np.zeros((render_px, render_px), np.float32)
+        to_px = render_px / self._size
+        for side, _, _ in EYES:
+            upper, lower = (position[rim, :2] * to_px - 0.5 for rim in self._fitter.lids[side])
+            width = float(np.linalg.norm(upper[0] - upper[-1]))
+            gap = float((lower - upper)[2:-2, 1].mean()) / max(width, 1.0)
+            closed = float(np.clip((0.10 - gap) / 0.07, 0, 1))
+            if closed == 0:
+                continue
+            line = np.zeros((render_px, render_px), np.uint8)
+            points = np.rint((upper + lower) * 0.5 * 16).astype(np.int32)
+            thick = max(1, round(0.02 * width + max(gap, 0) * width * 0.5))
+            cv2.polylines(line, [points.reshape(-1, 1, 2)], False, 255, thick, cv2.LINE_AA, 4)
+            soft = cv2.GaussianBlur(line, (0, 0), 0.5 * SUPERSAMPLE).astype(np.float32) / 255
+            out = np.maximum(out, LASH_DARKNESS * closed * soft)
+        return out
 
     def _stretched_lid(self, surface: Surface, place: F32) -> F32:
         """(R, R) 0..1: upper lid that the portrait hides in its fold, so that its few pixels
@@ -659,6 +688,36 @@ class Person:
 
 
 _PROFILE_BINS, _PROFILE_MAX = 24, 2.4
+_SCLERA = 1.1
+"""Where the white of the eye begins, in radii of the iris."""
+
+
+def _continue_white(
+    painted: F32, colour: F32, white: npt.NDArray[np.bool_], seen: npt.NDArray[np.bool_]
+) -> F32:
+    """Paint newly uncovered white of the eye like the white that shows beside it, by normalised
+    convolution (Knutsson and Westin, CVPR 1993); where none is near, as bright as it is on the
+    whole. The profile alone has the corners as dark as the portrait's lashes left them.
+
+    Args:
+        painted: (H, W, 3) by the eye's profile.
+        colour: (H, W, 3) fetched.
+        white: Where the white of the eye is.
+        seen: Where of it the portrait shows it.
+    """
+    if seen.sum() < 12:
+        return painted
+    mean = colour[seen].mean(0)
+    dull = mean / max(float(mean.mean()), 1.0) * float(painted[seen].mean())
+    # never darker than three quarters of the white that shows
+    lifted = np.maximum(painted * (mean / np.maximum(dull, 1.0)), 0.75 * mean)
+    sigma = 1.5 * SUPERSAMPLE
+    near = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), sigma)[..., None]
+    spread = cv2.GaussianBlur(colour * seen[..., None], (0, 0), sigma) / np.maximum(near, 1e-3)
+    share = np.clip(near / 0.25, 0, 1)
+    return np.where(white[..., None], share * spread + (1 - share) * lifted, painted).astype(
+        np.float32
+    )
 
 
 def _grid(size_px: int, render_px: int | None = None) -> F32:
