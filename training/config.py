@@ -28,12 +28,21 @@ with room for raised brows and a dropped jaw. Both sides are multiples of 16.
 """
 
 
+SCHEMES: Final = ("rt", "eft", "ganimation")
+"""What can be trained; see NetworkConfig.scheme."""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """Widths and depths of E, E_r, E_f and G. Sizes in comments count a side of 256, of which the
     networks see LOOK_XYXY.
     """
 
+    scheme: str = "rt"
+    """How a picture is made: "rt", ours; "eft", the published method's synthesis; "ganimation",
+    attention and colour masks guided by an estimated AU vector. The latter two are for comparison
+    (training.networks.synthesis).
+    """
     read_mirrored: bool = True
     """The exported expression encoder reads each picture and its mirror image, and averages the
     tokens of both: twice the work, once for each source, for readings steadier than either. The
@@ -85,6 +94,7 @@ class NetworkConfig:
     The AU-free encoder sees the stem detached either way."""
 
     def __post_init__(self) -> None:
+        _check(self.scheme in SCHEMES, "network.scheme", f"one of {SCHEMES}", self.scheme)
         for name in ("stem_channels", "decoder_channels"):
             value = getattr(self, name)
             _check(
@@ -469,6 +479,18 @@ class TrainConfig:
         return next((p for p in self.phases if progress < p.until), self.phases[-1])
 
 
+_PAINTED = LossConfig(
+    flow=0.0,
+    flow_multiscale=0.0,
+    keep=0.0,
+    shade=0.0,
+    fill=0.0,
+    fill_detail=0.0,
+    equivariance=0.0,
+)
+"""Losses of a scheme that paints: whatever speaks of flow, keep, shade and fill is left out."""
+_COMPARED = (Phase(256, 3, 1.0),)
+
 _SMOKE_PHASES = (Phase(32, 2, 0.2, encoder_only=True), Phase(32, 2, 0.5), Phase(64, 1, 1.0))
 
 CONFIGS: Final[dict[str, TrainConfig]] = {
@@ -510,6 +532,23 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
         ),
         steps=60_000,
     ),
+    "eft": TrainConfig(
+        "eft",
+        network=NetworkConfig(
+            scheme="eft",
+            au_free_channels=64,
+            generation_trains_stem=False,
+            decoder_channels=(128, 96, 72, 48),
+        ),
+        losses=_PAINTED,
+        phases=_COMPARED,
+    ),
+    "ganimation": TrainConfig(
+        "ganimation",
+        network=NetworkConfig(scheme="ganimation"),
+        losses=dataclasses.replace(_PAINTED, au_adversary=0.0, feature_free=0.0),
+        phases=_COMPARED,
+    ),
     "smoke": TrainConfig(
         "smoke",
         network=NetworkConfig(
@@ -543,7 +582,9 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
         precision="fp32",
     ),
 }
-"""Named configurations: rt-nano, rt-small, rt-base, and smoke for tests."""
+"""Named configurations: rt-nano, rt-small, rt-base; eft and ganimation, to compare with; and smoke
+for tests.
+"""
 
 
 def get_config(name: str) -> TrainConfig:

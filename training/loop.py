@@ -292,6 +292,7 @@ def loop(
                     phase.quadruples,
                     size_px=phase.size_px,
                     instructions=not phase.encoder_only,
+                    real=objective.adversarial_on(progress),
                 ).to(place)
                 extra = None
                 if labelled_loader is not None and progress >= config.losses.labelled_from:

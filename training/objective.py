@@ -237,11 +237,16 @@ class Objective:
         """Whether a lazy term is computed on this step."""
         return step % every == every - 1
 
+    def adversarial_on(self, progress: float) -> bool:
+        """Whether image critics take part in training by now."""
+        w = self.config.losses
+        return progress >= w.adversarial_from and max(w.image_adversary, w.swap_consistency) > 0
+
     def adversarial_due(self, step: int, progress: float) -> bool:
         """Whether image critics take part in this step."""
-        w = self.config.losses
-        active = w.image_adversary > 0 or w.swap_consistency > 0
-        return active and progress >= w.adversarial_from and self.is_due(w.adversarial_every, step)
+        return self.adversarial_on(progress) and self.is_due(
+            self.config.losses.adversarial_every, step
+        )
 
     def encoder_losses(
         self, net: RtNet, batch: Batch, labelled: LabelledBatch | None = None

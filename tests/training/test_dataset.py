@@ -252,6 +252,15 @@ def test_batch_without_instructions_shows_the_same_pictures(shard: Path) -> None
     assert bare.real_rgb.shape[0] == 0
 
 
+def test_batch_without_real_crops_is_otherwise_the_same(shard: Path) -> None:
+    maker = BatchMaker(ShardSet([shard]), AugmentConfig(), 3)
+    whole, bare = (maker.batch(2, 2, 64, real=flag) for flag in (True, False))
+    assert len(whole.real_rgb) == 4
+    assert len(bare.real_rgb) == 0
+    for name in set(vars(whole)) - {"real_rgb"}:
+        assert torch.equal(getattr(whole, name), getattr(bare, name)), name
+
+
 def test_bend_changes_what_a_face_looks_like_and_both_pictures_alike(tmp_path: Path) -> None:
     path = write_fake_shard(tmp_path / "s", quadruples=1, size_px=64, seed=1)
     same = np.array(np.load(path / "rgb.npy"))

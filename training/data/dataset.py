@@ -288,7 +288,13 @@ class BatchMaker:
         return order
 
     def batch(
-        self, cursor: int, quadruples: int, size_px: int, *, instructions: bool = True
+        self,
+        cursor: int,
+        quadruples: int,
+        size_px: int,
+        *,
+        instructions: bool = True,
+        real: bool = True,
     ) -> Batch:
         """The batch that starts at a cursor.
 
@@ -298,6 +304,7 @@ class BatchMaker:
             size_px: Side of the pictures; the shards' side must be a multiple.
             instructions: Whether flow, keep, shade and region are wanted; without, they are empty
                 and the batch is made faster.
+            real: Whether real crops are wanted; without, there are none, and all else is the same.
 
         Raises:
             ConfigError: If the size does not divide the shards'.
@@ -323,7 +330,7 @@ class BatchMaker:
             region=torch.from_numpy(stacked["region"])[:, None],
             aus_lr=torch.from_numpy(stacked["aus_lr"]),
             gains=torch.from_numpy(stacked["gains"]),
-            real_rgb=self._real(2 * quadruples if instructions else 0, size_px, rng),
+            real_rgb=self._real(2 * quadruples if instructions and real else 0, size_px, rng),
         )
 
     def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
@@ -381,10 +388,11 @@ class BatchMaker:
         shade_log2 = np.empty((4, side, side), np.float32)
         for person in range(2):
             geometry = self.draw_geometry(flip, rng)
-            at_full = geometry.maps(full)
+            maps = geometry.maps(full)
+            at_full = FixedMaps(*maps)
             table, gamma, mixer = (None, 1.0, None) if a is None else colours_of(a, rng)
             for i in (2 * person, 2 * person + 1):
-                picture = warp_picture(raw["rgb"][i], *at_full)
+                picture = at_full.warp(raw["rgb"][i])
                 if table is not None:
                     picture = cv2.LUT(cv2.transform(picture, mixer), table)
                 rgb[i] = _resized(picture, (size_px, size_px))
@@ -393,18 +401,20 @@ class BatchMaker:
                 look[i] = _resized(picture[y0:y1, x0:x1], look.shape[1:3])
             if not instructions:
                 continue
-            at = geometry.maps(size_px)
-            back = geometry.back(*at)
+            at = at_full
+            if size_px != full:
+                maps = geometry.maps(size_px)
+                at = FixedMaps(*maps)
+            back = [entry / np.float32(FLOW_UNITS_PER_PX) for entry in geometry.back(*maps)]
             for i in (2 * person, 2 * person + 1):
                 fx, fy = (
-                    warp_picture(raw["flow"][i, axis], *at, border=0).astype(np.float32)
-                    for axis in range(2)
+                    at.warp(raw["flow"][i, axis], border=0).astype(np.float32) for axis in range(2)
                 )
-                flow[i, 0] = (back[0] * fx + back[1] * fy) / FLOW_UNITS_PER_PX
-                flow[i, 1] = (back[2] * fx + back[3] * fy) / FLOW_UNITS_PER_PX
-                keep[i] = warp_picture(raw["keep"][i], *at, border=255)
-                region[i] = warp_picture(raw["region"][i], *at, border=0, nearest=True)
-                shade = warp_picture(raw["shade"][i], *at, border=128).astype(np.float32)
+                flow[i, 0] = back[0] * fx + back[1] * fy
+                flow[i, 1] = back[2] * fx + back[3] * fy
+                keep[i] = at.warp(raw["keep"][i], border=255)
+                region[i] = at.warp(raw["region"][i], border=0, nearest=True)
+                shade = at.warp(raw["shade"][i], border=128).astype(np.float32)
                 shade_log2[i] = (shade - 128.0) * (gamma / 64.0)
         aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         if flip:
@@ -474,27 +484,44 @@ class Geometry:
         return d / determinant, -b / determinant, -c / determinant, a / determinant
 
 
-def warp_picture(
-    array: npt.NDArray[Any],
-    x: npt.NDArray[np.float32],
-    y: npt.NDArray[np.float32],
-    border: int | None = None,
-    nearest: bool = False,
-) -> npt.NDArray[Any]:
-    """Resample (H, W[, 3]) at the places of Geometry.maps; bilinear at half size averages 2x2
-    pixels. border None replicates.
+class FixedMaps:
+    """Places of Geometry.maps in OpenCV's fixed point, made once for all arrays that are read
+    there: remap makes its own from floats each time, which costs as much as the reading.
     """
-    if nearest:
-        # OpenCV rounds ties inconsistently at half size; step off them
-        x, y = x + np.float32(1e-3), y + np.float32(1e-3)
-    return cv2.remap(
-        np.ascontiguousarray(array),
-        x,
-        y,
-        cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT,
-        borderValue=0 if border is None else border,
-    )
+
+    def __init__(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None:
+        """(H, W) each, pixels."""
+        self._linear = cv2.convertMaps(x, y, cv2.CV_16SC2)
+        self._xy = x, y
+        self._nearest: npt.NDArray[np.int16] | None = None
+
+    def warp(
+        self, array: npt.NDArray[Any], border: int | None = None, nearest: bool = False
+    ) -> npt.NDArray[Any]:
+        """Resample (H, W[, 3]); bilinear at half size averages 2x2 pixels. border None
+        replicates.
+        """
+        mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
+        value = 0 if border is None else border
+        array = np.ascontiguousarray(array)
+        if not nearest:
+            return cv2.remap(
+                array, *self._linear, cv2.INTER_LINEAR, borderMode=mode, borderValue=value
+            )
+        if self._nearest is None:
+            # OpenCV rounds ties inconsistently at half size; step off them
+            x, y = (place + np.float32(1e-3) for place in self._xy)
+            self._nearest = cv2.convertMaps(x, y, cv2.CV_16SC2, nninterpolation=True)[0]
+        return cv2.remap(
+            array, self._nearest, None, cv2.INTER_NEAREST, borderMode=mode, borderValue=value
+        )
+
+
+def warp_picture(
+    array: npt.NDArray[Any], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+) -> npt.NDArray[Any]:
+    """Resample (H, W[, 3]) at the places of Geometry.maps, once; edges are replicated."""
+    return FixedMaps(x, y).warp(array)
 
 
 def _resized(picture: npt.NDArray[np.uint8], size_hw: tuple[int, ...]) -> npt.NDArray[np.uint8]:

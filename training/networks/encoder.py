@@ -20,8 +20,12 @@ from training.networks.blocks import ResBlock, act, conv, norm_conv, up2
 
 @dataclass(frozen=True)
 class StemFeatures:
-    """What the stem sees, at 1/2, 1/4, 1/8 and 1/16 of the look's size; each (N, C, H, W)."""
+    """What the stem sees, at 1/2, 1/4, 1/8 and 1/16 of the look's size; each (N, C, H, W).
 
+    ``picture_rgb`` is the look itself, (N, 3, H, W) in [0, 1].
+    """
+
+    picture_rgb: Tensor
     half: Tensor
     quarter: Tensor
     eighth: Tensor
@@ -30,7 +34,11 @@ class StemFeatures:
     def detached(self) -> StemFeatures:
         """The same numbers, through which no gradient flows."""
         return StemFeatures(
-            self.half.detach(), self.quarter.detach(), self.eighth.detach(), self.sixteenth.detach()
+            self.picture_rgb,
+            self.half.detach(),
+            self.quarter.detach(),
+            self.eighth.detach(),
+            self.sixteenth.detach(),
         )
 
 
@@ -77,7 +85,7 @@ class Stem(nn.Module):
         quarter = self.blocks64(act(self.down64(half)))
         eighth = self.blocks32(act(self.down32(quarter)))
         sixteenth = self.blocks16(act(self.down16(eighth)))
-        return StemFeatures(half, quarter, eighth, sixteenth)
+        return StemFeatures(picture_rgb, half, quarter, eighth, sixteenth)
 
 
 class TokenEncoder(nn.Module):

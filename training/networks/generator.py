@@ -108,7 +108,7 @@ def place(maps: Tensor, outside: float, size_px: int) -> Tensor:
     return whole if size_px == CROP_SIZE_PX else F.avg_pool2d(whole, CROP_SIZE_PX // size_px)
 
 
-def _fade() -> Tensor:
+def look_fade() -> Tensor:
     """(1, 1, 192, 176): 1 inside, falling smoothly to 0 at the look's edges."""
     sides = []
     for count in LOOK_HW:
@@ -173,7 +173,7 @@ class Generator(nn.Module):
         # per position
         self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
-        self.register_buffer("fade", _fade(), persistent=False)
+        self.register_buffer("fade", look_fade(), persistent=False)
 
     def forward(
         self,

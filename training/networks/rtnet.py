@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
 from training.config import NetworkConfig
 from training.networks.encoder import Encoder, LabelTokens
 from training.networks.generator import Generator
+from training.networks.synthesis import EftGenerator, GanimationGenerator
 
 HEAD_SLOPE = 5.0
 """Logits per unit of intensity with which the AU head starts; intensity 1/2 is logit 0."""
@@ -33,12 +36,19 @@ def mix_tokens(
     return own + gains[:, :, None] * (source - reference)
 
 
+_SCHEMES: Final[dict[str, type[nn.Module]]] = {
+    "rt": Generator,
+    "eft": EftGenerator,
+    "ganimation": GanimationGenerator,
+}
+
+
 class RtNet(nn.Module):
     """What is shipped.
 
     Attributes:
         encoder: E and E_r.
-        generator: E_f and G.
+        generator: E_f and G of the configured scheme.
         label_tokens: Teacher of the tokens; training only.
     """
 
@@ -46,7 +56,7 @@ class RtNet(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.generator = Generator(config)
+        self.generator: nn.Module = _SCHEMES[config.scheme](config)
         self.label_tokens = LabelTokens(config)
         with torch.no_grad():
             # the AU head starts as the teacher's inverse: a random one would pull the tokens away
@@ -54,6 +64,9 @@ class RtNet(nn.Module):
             inverse = torch.linalg.pinv(self.label_tokens.weight)
             self.encoder.tokens.head_weight.copy_(HEAD_SLOPE * inverse)
             self.encoder.tokens.head_bias.fill_(-HEAD_SLOPE / 2)
+            if isinstance(self.generator, GanimationGenerator):
+                self.generator.get_buffer("tokens_to_aus").copy_(inverse)
+                self.generator.get_buffer("tokens_bias").copy_(self.label_tokens.bias)
 
 
 def build(config: NetworkConfig) -> RtNet:
