@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,8 +241,16 @@ def resume_checkpoint(
     return read_state(checkpoint)
 
 
-def warm_start(checkpoint: Path, net: RtNet, critics: nn.Module) -> tuple[int, int]:
+def warm_start(
+    checkpoint: Path, net: RtNet, critics: nn.Module, parts: Sequence[str] = ()
+) -> tuple[int, int]:
     """Copy every averaged weight whose name and shape agree; the schedule starts afresh.
+
+    Args:
+        checkpoint: Where from.
+        net: Where to.
+        critics: Where to, unless ``parts`` are given.
+        parts: Only these of the networks, such as "encoder"; empty for all.
 
     Returns:
         Tensors copied into the networks, and tensors left as they were.
@@ -251,9 +260,15 @@ def warm_start(checkpoint: Path, net: RtNet, critics: nn.Module) -> tuple[int, i
     """
     copied = left = 0
     for module, name in ((net, "ema.safetensors"), (critics, "critics.safetensors")):
+        if parts and module is critics:
+            continue
         given = _load_tensors(checkpoint / name)
         own = module.state_dict()
-        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        fitting = {
+            k: v
+            for k, v in given.items()
+            if k in own and own[k].shape == v.shape and (not parts or k.split(".")[0] in parts)
+        }
         module.load_state_dict({**own, **fitting})
         if module is net:
             copied, left = len(fitting), len(own) - len(fitting)

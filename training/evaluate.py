@@ -27,6 +27,9 @@ use):
     unchanged read off the target against the answer's label
 "blind" is the error of the best constant per AU, which needs no picture.
 
+With ``--identity`` a face recogniser says how far each method's picture is from the target's
+person, beside the true answer's distance and that of two people (:mod:`training.identity`).
+
 Real pictures (``--real``): :mod:`training.evaluate_real` says what is run and measured.
 """
 
@@ -56,6 +59,7 @@ from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.tracking import FaceTracker, MediapipeTracker
 from training.baselines.landmark_warp import moved_landmarks, warp_flow
 from training.data.dataset import DONOR, FLOW_UNITS_PER_PX, PARTNER, ShardSet
+from training.identity import DlibIdentity, IdentityReader, IdentityScore
 from training.scores import (
     CHANGED_FLOW_PX,
     CHANGED_LEVEL,
@@ -78,6 +82,7 @@ _S: Final = CROP_SIZE_PX
 
 UNCHANGED: Final = "unchanged"
 MODEL: Final = "model"
+TRUTH: Final = "truth"
 WARP: Final = "landmark warp"
 WARP_BEST: Final = "landmark warp, best"
 WARP_TOLD: Final = "landmark warp, told"
@@ -289,6 +294,7 @@ def evaluate_held_out(
     quadruples: Iterator[Quadruple],
     tracker: FaceTracker,
     worst: int = 0,
+    identity: IdentityReader | None = None,
 ) -> tuple[dict[str, Any], list[WorstCase]]:
     """Score a model, the unchanged target and the landmark warps on rendered pictures.
 
@@ -297,6 +303,8 @@ def evaluate_held_out(
         quadruples: Pictures with answers.
         tracker: Finds landmarks for the baseline, picture by picture (``static``).
         worst: How many of the model's worst cases to return with their pictures.
+        identity: Says whose face it is (training.identity), for the report's "identity"; None
+            leaves that out.
 
     Returns:
         The report as JSON-ready numbers (NaN where nothing was counted), and the worst cases, worst
@@ -315,11 +323,18 @@ def evaluate_held_out(
     without_landmarks, ratios = 0, []
     people: set[str] = set()
     heap: list[tuple[float, int, WorstCase]] = []
+    same_person = IdentityScore()
 
     for quad in quadruples:
         people.update(quad.people)
         encoded = [model.encode(picture) for picture in quad.rgb]
         landmarks = [crop_landmarks(tracker, picture) for picture in quad.rgb]
+        faces = [
+            None if identity is None or xy is None else identity.describe(picture, xy)
+            for picture, xy in zip(quad.rgb, landmarks, strict=True)
+        ]
+        if faces[0] is not None and faces[2] is not None:
+            same_person.add_people(faces[0], faces[2])
         for i in range(4):
             case, source, truth = quad.case(i), DONOR[i], PARTNER[i]
             plain = unchanged(case)
@@ -357,6 +372,15 @@ def evaluate_held_out(
             read["output"].append(model.encode(answer.picture_rgb)[1])
             read["warp"].append(model.encode(warps[1.0].picture_rgb)[1])
 
+            face, true_face = faces[i], faces[truth]
+            if identity is not None and face is not None and true_face is not None:
+                described = {TRUTH: true_face}
+                for name, given in ((MODEL, answer), (WARP, warps[1.0])):
+                    # aligned like the truth, whose expression both are meant to have
+                    assert truth_xy is not None
+                    described[name] = identity.describe(given.picture_rgb, truth_xy)
+                same_person.add(face, described)
+
             if worst and error == error:
                 shown = _sheet_row(quad, i, answer, warps[1.0], error, before)
                 heapq.heappush(heap, (error, scores[MODEL].cases, shown))
@@ -390,6 +414,7 @@ def evaluate_held_out(
         "some_aus": _rows(partial),
         "median_case_error_ratio": float(np.median(ratios)) if ratios else float("nan"),
         "aus": _au_report(read, labels),
+        **({} if identity is None else {"identity": same_person.result()}),
     }
     report["aims"] = aims(report)
     return report, [row for _, _, row in sorted(heap, key=lambda entry: entry[:2], reverse=True)]
@@ -496,11 +521,26 @@ def held_out_text(report: Mapping[str, Any]) -> str:
     for name, row in (("all", aus["overall"]), *aus["per_au"].items()):
         cells = (_num(row[key]) if key in row else "" for key in _AU_COLUMNS)
         lines.append(f"{name:18}" + "".join(f"{cell:>10}" for cell in cells))
+    if "identity" in report:
+        lines += ["", *_identity_lines(report["identity"])]
     lines += [
         "",
         *(f"{'met   ' if met else 'missed'} {name}" for name, met in report["aims"].items()),
     ]
     return "\n".join(lines)
+
+
+def _identity_lines(found: Mapping[str, Any]) -> list[str]:
+    below = found["same_person_below"]
+    lines = [
+        "identity: distance to the target's face descriptor "
+        f"(the same person below {below}), share no longer the same person"
+    ]
+    for name, row in (*found["rows"].items(), ("two people", found["two_people"])):
+        lines.append(
+            f"{name:24}{_num(row['distance']):>8}{_percent(row['lost']):>7}{row['cases']:>7} cases"
+        )
+    return lines
 
 
 def _num(value: float) -> str:
@@ -607,6 +647,12 @@ def _parser() -> argparse.ArgumentParser:
         "--any-split", action="store_true", help="score shards of training people too"
     )
     known.add_argument("--check", action="store_true", help="exit 1 where an aim is missed")
+    known.add_argument(
+        "--identity",
+        action="store_true",
+        help="measure with a face recogniser whether the person stays the same (the 'identity' "
+        "extra; half as long again)",
+    )
     real = parser.add_argument_group("real pictures")
     real.add_argument("--real", action="store_true", help="clips and held-out portraits")
     real.add_argument(
@@ -658,13 +704,14 @@ def _run(args: argparse.Namespace) -> int:
         report, sheet = evaluate_real.evaluate(bundle, backend, data, args.limit, args.threads)
         text = evaluate_real.text(report)
     else:
+        identity = DlibIdentity() if args.identity else None
         quadruples = read_quadruples(args.val_shards, args.limit, args.any_split)
         with (
             CropModel(bundle, backend, args.threads) as model,
             MediapipeTracker(static=True) as tracker,
         ):
             report, cases = evaluate_held_out(
-                model, quadruples, tracker, args.sheet_cases if args.sheet else 0
+                model, quadruples, tracker, args.sheet_cases if args.sheet else 0, identity
             )
         sheet = draw_sheet(cases) if args.sheet and cases else None
         text = held_out_text(report)

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +152,7 @@ def loop(
     labelled: list[Path] | None = None,
     resume: bool = False,
     init_from: Path | None = None,
+    init_parts: Sequence[str] = (),
     time_budget_min: float | None = None,
     max_steps: int | None = None,
     device: str = "auto",
@@ -170,6 +171,7 @@ def loop(
             never train.
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
+        init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
         time_budget_min: Minutes of training, over all resumptions; takes the place of
             ``config.steps``.
         max_steps: Stop after this step of the schedule without finishing it (None: never).
@@ -215,7 +217,7 @@ def loop(
     net = build(config.network).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     critics = Critics(config.network).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init_from is not None and not resume:
-        copied, left = warm_start(init_from, net, critics)
+        copied, left = warm_start(init_from, net, critics, init_parts)
         logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
     ema = copy.deepcopy(net).requires_grad_(False).eval()
     o = config.optim

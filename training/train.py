@@ -67,6 +67,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="checkpoint whose fitting weights are the start",
     )
     what.add_argument(
+        "--init-parts",
+        nargs="+",
+        default=[],
+        choices=("encoder", "generator", "label_tokens"),
+        metavar="PART",
+        help="take only these from --init-from (default: all that fits): encoder label_tokens "
+        "starts another generator on a trained encoder",
+    )
+    what.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in --out"
     )
     how = parser.add_argument_group("how long and on what")
@@ -111,6 +120,8 @@ def resolve(args: argparse.Namespace) -> TrainConfig:
             raise ConfigError(f"train: --{flag.replace('_', '-')} must be positive, got {value}")
     if args.resume and args.init_from is not None:
         raise ConfigError("train: --resume and --init-from exclude each other; drop one")
+    if args.init_parts and args.init_from is None:
+        raise ConfigError("train: --init-parts says what to take; give --init-from, too")
     path = Path(args.config)
     if args.config not in CONFIGS and path.suffix == ".json":
         try:
@@ -213,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 labelled=args.labelled,
                 resume=args.resume,
                 init_from=args.init_from,
+                init_parts=args.init_parts,
                 time_budget_min=args.time_budget_min,
                 max_steps=args.max_steps,
                 device=args.device,

@@ -349,6 +349,21 @@ def test_init_from_starts_at_step_zero_with_the_weights(shards: Path) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_init_parts_take_the_encoder_and_leave_the_generator_fresh(shards: Path) -> None:
+    first = latest_checkpoint(run(shards, "first") / "checkpoints")
+    assert first is not None
+    second = run(
+        shards, "second", init_from=first, init_parts=("encoder", "label_tokens"), max_steps=0
+    )
+    newest = latest_checkpoint(second / "checkpoints")
+    assert newest is not None
+    a, b = load_net(first)[0], load_net(newest, averaged=False)[0]
+    for part in ("encoder", "label_tokens"):
+        theirs, ours = getattr(a, part).state_dict(), getattr(b, part).state_dict()
+        assert all(torch.equal(theirs[key], ours[key]) for key in theirs), part
+    assert not torch.equal(a.generator.head_sharp.weight, b.generator.head_sharp.weight)
+
+
 def test_people_in_both_splits_are_refused(shards: Path) -> None:
     with pytest.raises(ConfigError, match="in both --shards and --val-shards"):
         run(shards, "mixed", val_shards=[shards / "train"])

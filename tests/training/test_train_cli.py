@@ -75,7 +75,8 @@ def test_saved_config_can_be_given_again(shards: Path) -> None:
     [
         (
             ("--config", "rt-huge"),
-            "no configuration 'rt-huge'; there are rt-nano, rt-small, rt-base, smoke",
+            "no configuration 'rt-huge'; there are rt-nano, rt-small, rt-base, eft, ganimation, "
+            "smoke",
         ),
         (("--config", "missing.json"), "--config missing.json cannot be read"),
         (("--set", "losses.image"), "--set takes OPTION=VALUE"),
@@ -86,6 +87,7 @@ def test_saved_config_can_be_given_again(shards: Path) -> None:
         (("--steps", "0"), "--steps must be positive"),
         (("--time-budget-min", "-3"), "--time-budget-min must be positive"),
         (("--resume", "--init-from", "x"), "exclude each other"),
+        (("--init-parts", "encoder"), "give --init-from, too"),
         (("--init-from", "nowhere"), "nowhere/ema.safetensors is missing or corrupt"),
         (("--shards", "nowhere"), "nowhere is no shard"),
     ],

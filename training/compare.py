@@ -1,0 +1,169 @@
+"""One table from several evaluations of the same cases.
+
+    python -m training.evaluate --model BUNDLE_A --val-shards DIR --json a.json
+    python -m training.evaluate --model BUNDLE_B --val-shards DIR --json b.json
+    python -m training.compare rt=a.json eft=b.json [--json table.json]
+
+Rows: the target left unchanged, the landmark warp with its best step, and each named evaluation.
+In every column the best of them is starred. AU error is of the output against the answer's labels;
+each bundle reads with its own encoder, so it says as much of the reader as of the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rt_swap.errors import ConfigError, RtSwapError
+from training.evaluate import MODEL, UNCHANGED, WARP_BEST, write_json
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure.
+
+    Attributes:
+        key: In the table's JSON.
+        title: For people.
+        higher: Whether more is better.
+    """
+
+    key: str
+    title: str
+    higher: bool = False
+
+
+COLUMNS: Final = (
+    Column("image", "image"),
+    Column("flow_px", "flow px"),
+    Column("ssim", "SSIM", higher=True),
+    Column("mouth_interior", "mouth"),
+    Column("eyes", "eyes"),
+    Column("hole_iou", "hole IoU", higher=True),
+    Column("spill", "spill"),
+    Column("au_mae", "AU error"),
+    Column("identity", "identity"),
+)
+
+
+def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read NAME=FILE arguments.
+
+    Raises:
+        ConfigError: If one is no such pair, cannot be read, is no held-out report, or was measured
+            on other cases than the first.
+    """
+    reports: dict[str, dict[str, Any]] = {}
+    for text in named:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise ConfigError(f"compare: takes NAME=FILE, got {text!r}")
+        if name in reports:
+            raise ConfigError(f"compare: {name!r} is given twice")
+        try:
+            report = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"compare: {path} cannot be read: {exc}") from exc
+        if not isinstance(report, dict) or report.get("kind") != "held_out":
+            raise ConfigError(
+                f"compare: {path} is no report of `python -m training.evaluate --val-shards`"
+            )
+        reports[name] = report
+    first_name, first = next(iter(reports.items()))
+    for name, report in reports.items():
+        if _cases(report) != _cases(first):
+            raise ConfigError(
+                f"compare: {name} and {first_name} were not measured on the same cases; evaluate "
+                "both on the same shards"
+            )
+    return reports
+
+
+def _cases(report: Mapping[str, Any]) -> tuple[object, ...]:
+    plain = report["rows"][UNCHANGED]
+    return (report["cases"], report["people"], round(plain["image"], 9), round(plain["flow_px"], 9))
+
+
+def table(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """The rows, each figure by its Column.key; None where it was not measured."""
+    first = next(iter(reports.values()))
+    rows = {
+        UNCHANGED: _row(first, UNCHANGED, "unchanged_mae"),
+        WARP_BEST: _row(first, WARP_BEST, None),
+    }
+    for name, report in reports.items():
+        rows[name] = _row(report, MODEL, "output_mae")
+    return rows
+
+
+def _row(report: Mapping[str, Any], row: str, aus: str | None) -> dict[str, float | None]:
+    scores = report["rows"][row]
+    identity = report.get("identity", {}).get("rows", {}).get(row)
+    return {
+        **{c.key: scores.get(c.key) for c in COLUMNS},
+        "au_mae": report["aus"]["overall"][aus] if aus else None,
+        "identity": None if identity is None else identity["distance"],
+    }
+
+
+def best(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, set[str]]:
+    """Names of the best rows of each column. Doing nothing spills nothing and loses nobody, so the
+    unchanged target does not compete.
+    """
+    found: dict[str, set[str]] = {}
+    for column in COLUMNS:
+        values = {
+            name: value
+            for name, row in rows.items()
+            if name != UNCHANGED and (value := row[column.key]) is not None
+        }
+        if values:
+            top = (max if column.higher else min)(values.values())
+            found[column.key] = {name for name, value in values.items() if value == top}
+    return found
+
+
+def text(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """For people."""
+    stars = best(rows)
+    width = max(map(len, rows)) + 2
+    lines = [" " * width + "".join(f"{c.title:>10}" for c in COLUMNS)]
+    for name, row in rows.items():
+        cells = []
+        for column in COLUMNS:
+            value = row[column.key]
+            shown = "-" if value is None or math.isnan(value) else f"{value:.4f}"
+            cells.append(f"{shown + ('*' if name in stars.get(column.key, ()) else ' '):>10}")
+        lines.append(f"{name:{width}}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 for wrong options or files."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("reports", nargs="+", metavar="NAME=FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
+    args = parser.parse_args(argv)
+    try:
+        rows = table(read_reports(args.reports))
+        if args.json:
+            write_json(args.json, {"rows": rows})
+    except RtSwapError as exc:
+        print(f"compare: {exc}", file=sys.stderr)
+        return 2
+    print(text(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
