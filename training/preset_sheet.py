@@ -34,8 +34,8 @@ PRESETS: Final = (
     "neutral", "smile", "laugh", "surprise", "anger", "sadness", "disgust", "fear", "wink",
 )  # fmt: skip
 CELL_PX: Final = 176
-MARGIN: Final = 0.1
-"""Air around the aligned crop, of its side."""
+MARGIN: Final = -0.1
+"""Air around the aligned crop, of its side; what is less than none is cut off."""
 TURNED_DEG: Final = 20.0
 DIM_LEVEL: Final = 70.0
 """Mean grey level of the face crop's middle under which a picture counts as dim."""

@@ -233,6 +233,57 @@ def test_annotate_changes_what_is_said_only(tmp_path: Path) -> None:
     assert annotate.main(["--bundle", str(tmp_path / "no")]) == 2
 
 
+CARD = """# Card
+
+Words.
+
+## People
+
+```
+old
+## not a heading
+```
+
+More words.
+
+```
+second
+```
+
+## Clips
+
+None.
+"""
+
+
+def test_table_replaces_the_first_block_under_its_heading_and_nothing_else() -> None:
+    changed = annotate.with_table(CARD, "People", "a   \nb\n\n")
+    assert changed == CARD.replace("old\n## not a heading", "a\nb")
+    assert annotate.with_table(changed, "People", "old\n## not a heading") == CARD
+
+
+@pytest.mark.parametrize(
+    ("heading", "message"), [("Nobody", "it has Card, People, "), ("Clips", "no fenced block")]
+)
+def test_table_without_a_place_is_refused(heading: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        annotate.with_table(CARD, heading, "x")
+
+
+def test_annotate_puts_what_a_command_printed_into_the_card(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "card.md").write_text(CARD)
+    (tmp_path / "said.txt").write_text("new\n")
+    arguments = ["--bundle", str(bundle), "--model-card", str(tmp_path / "card.md")]
+    assert annotate.main([*arguments, "--table", f"People={tmp_path / 'said.txt'}"]) == 0
+    assert "\n```\nnew\n```\n" in (bundle / "MODEL_CARD.md").read_text()
+    assert annotate.main([*arguments, "--table", f"Nobody={tmp_path / 'said.txt'}"]) == 2
+    assert annotate.main([*arguments, "--table", "People"]) == 2
+    assert annotate.main([*arguments, "--table", f"People={tmp_path / 'no.txt'}"]) == 2
+    assert "\nnew\n" in (bundle / "MODEL_CARD.md").read_text()
+    load_bundle(bundle)
+
+
 # --- verify ---
 def test_verify_against_another_checkpoint_fails(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
