@@ -233,7 +233,7 @@ class Fitter:
         miss = (self.project(fit, vertices, residual=False)[pairs.vertices, :2] - seen_xy)[inner]
         error = float(np.sqrt((miss**2).sum(1).mean())) / canthal
         fit = replace(fit, residual_xy=self._residual(fit, neutral, landmarks_xy), error=error)
-        return replace(fit, blink_reach=self._blink_reach(fit, neutral))
+        return replace(fit, blink_reach=self.blink_reach(fit, neutral))
 
     def _residual(self, fit: Fit, neutral: F32, landmarks_xy: F64) -> F32:
         pairs = self.pairs
@@ -285,9 +285,13 @@ class Fitter:
             expression[index[name]] = max(value, 0.0)
         return expression
 
-    def _blink_reach(self, fit: Fit, neutral: F32) -> F32:
-        """Factor on the blink shape at which the rims of this person's lids meet (the fit leaves
-        them a gap or overlap).
+    def blink_reach(self, fit: Fit, neutral: F32) -> F32:
+        """(2,) factor on the blink shape, [left, right], at which the rims of this person's lids
+        meet (the fit leaves them a gap or overlap).
+
+        Args:
+            fit: Of the person; its own ``blink_reach`` is not looked at.
+            neutral: (V, 3) from :meth:`identity_shape`.
         """
         out = np.ones(2, np.float32)
         for i, (side, _, _) in enumerate(EYES):

@@ -16,6 +16,7 @@ like the face; iris and sclera from the colours of the portrait's own eye.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,8 @@ MOUTH_RGB = {
 TRUSTED_LEVEL = 12.0
 UNTRUSTED_LEVEL = 24.0
 """Grey levels by which a fetched pixel may differ from what is shown; see :func:`trusted`."""
+NARROW_FACE_END = 6706
+"""Vertices of the model before this one are the face without ears and neck."""
 LASH_DARKNESS = 0.5
 """Part of the light that the line of the lashes takes from closed lids."""
 REGIONS = ("background", "skin", "mouth_interior", "eyeball", "lips", "lids")
@@ -72,17 +75,19 @@ in vec3 in_position;        // crop pixels, z towards the camera
 in vec3 in_first;           // the same point in the portrait as it is
 in vec3 in_second;          // the same point in the partner picture
 in vec4 in_extra;           // shade to the portrait, to the partner, model light, eyeball angle
+in vec3 in_other;           // x, y in the other portrait of a mixture, how far it faces that camera
 in vec2 in_label;           // part, region
-out vec3 first; out vec3 second; out vec4 extra; out float depth;
+out vec3 first; out vec3 second; out vec4 extra; out vec3 other; out float depth;
 flat out vec2 label;
 void main() {
     gl_Position = vec4(in_position.xy * inv_size - 1.0, -in_position.z * inv_depth, 1.0);
-    first = in_first; second = in_second; extra = in_extra; label = in_label; depth = in_position.z;
+    first = in_first; second = in_second; extra = in_extra; other = in_other; label = in_label;
+    depth = in_position.z;
 }
 """
 _FRAGMENT_SHADER = """
 #version 330
-in vec3 first; in vec3 second; in vec4 extra; in float depth;
+in vec3 first; in vec3 second; in vec4 extra; in vec3 other; in float depth;
 flat in vec2 label;
 layout(location = 0) out vec4 out_first;
 layout(location = 1) out vec4 out_second;
@@ -92,7 +97,7 @@ void main() {
     out_first = vec4(first, label.x + 1.0);
     out_second = vec4(second, label.y);
     out_extra = extra;
-    out_label = vec4(depth, 0.0, 0.0, 0.0);
+    out_label = vec4(depth, other);
 }
 """
 
@@ -109,6 +114,8 @@ class Surface:
         extra: (R, R, 4) shading ratio to the portrait, to the partner, light of the model's own
             parts, eye angle.
         depth: float32 crop pixels towards the camera.
+        other: (R, R, 3) place in the other portrait of a mixture (crop pixels of that one) and how
+            far the skin faces its camera there (cosine); zeros without a mixture.
         step: How many drawn pixels lie between two of these.
     """
 
@@ -118,6 +125,7 @@ class Surface:
     region: U8
     extra: F32
     depth: F32
+    other: F32
     step: int = 1
 
     def every(self, step: int) -> Surface:
@@ -126,7 +134,15 @@ class Surface:
         return Surface(
             *(
                 np.ascontiguousarray(a[cut])
-                for a in (self.first, self.second, self.part, self.region, self.extra, self.depth)
+                for a in (
+                    self.first,
+                    self.second,
+                    self.part,
+                    self.region,
+                    self.extra,
+                    self.depth,
+                    self.other,
+                )
             ),
             step=step,
         )
@@ -162,17 +178,18 @@ class Rasteriser:
         triangles = model.triangles[wanted[model.triangles].all(1)]
         self._label = np.stack([part, _region_of_vertex(model, fitter)], 1).astype(np.float32)
         count = len(model.vertices)
-        self._buffer = self._gl.buffer(reserve=count * 15 * 4)
+        self._buffer = self._gl.buffer(reserve=count * 18 * 4)
         self._array = self._gl.vertex_array(
             self._program,
             [
                 (
                     self._buffer,
-                    "3f 3f 3f 4f 2f",
+                    "3f 3f 3f 4f 3f 2f",
                     "in_position",
                     "in_first",
                     "in_second",
                     "in_extra",
+                    "in_other",
                     "in_label",
                 )
             ],
@@ -182,7 +199,14 @@ class Rasteriser:
         self._gl.enable(moderngl.DEPTH_TEST)
 
     def draw(
-        self, size_px: int, render_px: int, position: F32, first: F32, second: F32, extra: F32
+        self,
+        size_px: int,
+        render_px: int,
+        position: F32,
+        first: F32,
+        second: F32,
+        extra: F32,
+        other: F32 | None = None,
     ) -> Surface:
         """Draw one state of the mesh.
 
@@ -193,7 +217,10 @@ class Rasteriser:
             first: (V, 3) places in the portrait.
             second: (V, 3) places in the partner.
             extra: (V, 4), see :class:`Surface`.
+            other: (V, 3), the same; None for zeros.
         """
+        if other is None:
+            other = np.zeros((len(position), 3), np.float32)
         if render_px not in self._targets:
             size = (render_px, render_px)
             self._targets[render_px] = self._gl.framebuffer(
@@ -205,7 +232,9 @@ class Rasteriser:
         target.clear(0.0, 0.0, 0.0, 0.0)
         self._program["inv_size"].value = (2.0 / size_px, 2.0 / size_px)
         self._program["inv_depth"].value = 1.0 / (4.0 * size_px)
-        data = np.concatenate([position, first, second, extra, self._label], 1).astype(np.float32)
+        data = np.concatenate([position, first, second, extra, other, self._label], 1).astype(
+            np.float32
+        )
         self._buffer.write(data.tobytes())
         self._array.render()
         out = [
@@ -221,6 +250,7 @@ class Rasteriser:
             region=out[1][..., 3].astype(np.uint8),
             extra=out[2],
             depth=out[3][..., 0],
+            other=out[3][..., 1:],
         )
 
 
@@ -290,6 +320,9 @@ class Person:
         M_crop_from_portrait: F64, size_px: int,
     ) -> None:  # fmt: skip
         self._fitter, self._rasteriser, self._fit = fitter, rasteriser, fit
+        self._drawn = fit  # the identity that pictures show; a mixture's is another
+        self._other: Person | None = None
+        self._other_share = 0.0
         self._portrait = cv2.cvtColor(portrait_bgr, cv2.COLOR_BGR2RGB)
         self._M_crop = M_crop_from_portrait
         self._M_portrait = geometry.invert(M_crop_from_portrait)
@@ -319,6 +352,68 @@ class Person:
         self._exposure, self._cast = self._estimate_exposure()
         self._eye_profile = self._estimate_eye_profile()
         self._mouth_open_px = self._inner_lip_gap(self._first)
+
+    # --- somebody new
+    # -----------------------------------------------------------------------------------------
+    def mixed(self, other: Person, shape: float, albedo: float) -> Person:
+        """Somebody new: between this person and another in shape and in skin.
+
+        Light, hair, eyes, teeth and whatever lies outside the face stay this person's. Shapes are
+        mixed as identity coefficients (with what the fit left over), skin in the model's own
+        surface coordinates: the other portrait is fetched at the same point of the face, brought to
+        this one's mean colour and at most its contrast, and the two are averaged in the logarithm.
+
+        Args:
+            other: Drawn by the same rasteriser.
+            shape: 0 is this person's shape, 1 the other's.
+            albedo: The same for skin.
+
+        Returns:
+            A person of its own; this one stays as it is.
+        """
+        new = copy.copy(self)
+        mine, theirs = self._fit, other._fit
+        scale = mine.scale / theirs.scale
+        drawn = replace(
+            mine,
+            identity=(mine.identity + shape * (theirs.identity - mine.identity)).astype(np.float32),
+            residual_xy=(
+                mine.residual_xy + shape * (scale * theirs.residual_xy - mine.residual_xy)
+            ).astype(np.float32),
+        )
+        new._neutral = self._fitter.identity_shape(drawn.identity)
+        new._drawn = replace(drawn, blink_reach=self._fitter.blink_reach(drawn, new._neutral))
+        new._other, new._other_share = other, albedo
+        return new
+
+    def _log_skin(self) -> tuple[F32, float]:
+        """Mean (3,) and spread of the logarithm of the face's colours in the portrait as it is."""
+        skin = self._state.part == _PARTS.index("face")
+        logs = np.log(self._crop[skin].clip(4, 255))
+        return logs.mean(0).astype(np.float32), float(logs.mean(1).std())
+
+    def _other_places(self) -> F32 | None:
+        if self._other is None:
+            return None
+        facing = self._other._first_normals[:, 2:].copy()
+        facing[NARROW_FACE_END:] = 0  # the neck's skin ends in a collar
+        return np.concatenate([self._other._first[:, :2], facing], 1)
+
+    def _mixed_skin(self, colour: F32, surface: Surface) -> F32:
+        """Colours of the face with the other portrait's skin in them."""
+        if self._other is None or self._other_share == 0:
+            return colour
+        faces_camera = np.clip((surface.other[..., 2] - 0.25) / 0.35, 0, 1)
+        face = ((surface.part == _PARTS.index("face")) & (faces_camera > 0)).astype(np.uint8)
+        # out towards the edge of the face, where hair begins, the portrait's own skin stays
+        inner = cv2.distanceTransform(face, cv2.DIST_L2, 5) / (SUPERSAMPLE * 0.05 * self._size)
+        share = self._other_share * np.clip(inner, 0, 1) * faces_camera * face
+        share = cv2.GaussianBlur(share.astype(np.float32), (0, 0), 1.0 * SUPERSAMPLE)[..., None]
+        (mean, spread), (their_mean, their_spread) = self._log_skin(), self._other._log_skin()
+        theirs = np.log(self._other._fetch(surface.other[..., :2]).clip(2, 255)) - their_mean
+        theirs = theirs * min(1.0, spread / max(their_spread, 1e-3)) + mean
+        mixed = np.exp((1 - share) * np.log(colour.clip(2, 255)) + share * theirs)
+        return np.where(share > 0, mixed, colour).astype(np.float32)
 
     # --- one pair of pictures
     # -----------------------------------------------------------------------------------------
@@ -351,6 +446,7 @@ class Person:
                 self._first,
                 positions[1 - i],
                 extra,
+                self._other_places(),
             )
             surfaces.append(surface)
             fields.append(self._displacement(surface))
@@ -378,10 +474,10 @@ class Person:
 
     # --- geometry --------------------------------------------------------------------------------
     def _shape(self, expression: F32) -> F32:
-        return self._fitter.shape(self._neutral, expression, self._fit.blink_reach)
+        return self._fitter.shape(self._neutral, expression, self._drawn.blink_reach)
 
     def _position_of(self, vertices: F32) -> F32:
-        out = self._fitter.project(self._fit, vertices)
+        out = self._fitter.project(self._drawn, vertices)
         out[:, :2] = geometry.apply(self._M_crop, out[:, :2].astype(np.float64))
         out[:, 2] *= self._zoom
         return out
@@ -482,6 +578,7 @@ class Person:
         if lid.any():
             above = self._fetch(place - np.array([0, LID_SKIN_ABOVE * self._size], np.float32))
             colour = colour * (1 - lid[..., None]) + above * lid[..., None]
+        colour = self._mixed_skin(colour, surface)
         skin = np.isin(surface.part, _SKIN)
         ratio = np.where(skin, surface.extra[..., 0], 1.0).astype(np.float32)
         colour *= cv2.GaussianBlur(ratio, (0, 0), 1.0 * SUPERSAMPLE)[..., None]

@@ -17,8 +17,11 @@ ground truth.
     gains.npy  (Q, K) float32             people.npy (Q, 2) int32 into shard.json "people"
     real.npy   (R, S, S, 3) uint8 untouched crops
 
-Each shard depends on the seed, the split and its own number alone, so a run can be continued and
-repeated.
+Each shard depends on the seed, the split, its own number and ``--mixed`` alone, so a run can be
+continued and repeated.
+
+``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
+skin with another of the same split that was drawn shortly before. ``shard.json`` names both.
 """
 
 from __future__ import annotations
@@ -53,12 +56,14 @@ FORMAT = 2
 FLOW_STEPS_PER_PX = 64
 QUADRUPLES_PER_PAIR = 2
 REAL_PER_SHARD = 64
+RECENT_PEOPLE = 8
+"""So many people are kept ready to be mixed with the next."""
 
 
 def write_shard(
     engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str,
         quadruples: int,
-    seed: int, size_px: int = CROP_SIZE_PX,
+    seed: int, size_px: int = CROP_SIZE_PX, mixed: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Render one shard.
 
@@ -71,6 +76,7 @@ def write_shard(
         quadruples: Q.
         seed: Of the run.
         size_px: Side of the crops.
+        mixed: Part of the people that is mixed with another, in [0, 1].
 
     Returns:
         What shard.json says.
@@ -90,6 +96,8 @@ def write_shard(
         "people": np.zeros((Q, 2), np.int32),
     }
     people: list[Portrait] = []
+    mixed_with: list[Portrait | None] = []
+    recent: list[tuple[Person, Portrait]] = []
     real: list[npt.NDArray[np.uint8]] = []
     order = iter(
         rng.permutation(
@@ -112,7 +120,16 @@ def write_shard(
             people.append(portrait)
             if len(real) < REAL_PER_SHARD:
                 real.append(made[1])
-            return made[0], portrait
+            person, second = made[0], None
+            if mixed > 0:
+                if recent and rng.random() < mixed:
+                    partner, second = recent[rng.integers(len(recent))]
+                    # not all of either: a skin of two has the features of both, a little softer
+                    person = person.mixed(partner, rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.6))
+                recent.append((made[0], portrait))
+                del recent[:-RECENT_PEOPLE]
+            mixed_with.append(second)
+            return person, portrait
         raise ConfigError(
             f"only {len(people)} of {len(portraits)} portraits of split {split!r} could be used: "
             f"{ {k: len(v) for k, v in rejects.by_reason.items()} }"
@@ -147,7 +164,15 @@ def write_shard(
         "split": split,
         "aus": list(AU_NAMES),
         "regions": list(REGIONS),
-        "people": [{"file": p.path.name, "dataset": p.dataset, "person": p.person} for p in people],
+        "people": [
+            {
+                "file": p.path.name,
+                "dataset": p.dataset,
+                "person": p.person,
+                **({} if second is None else {"mixed_with": f"{second.dataset}/{second.person}"}),
+            }
+            for p, second in zip(people, mixed_with, strict=True)
+        ],
         "rejected": rejects.by_reason,
     }
     partial = out / f".partial_{index:05d}_{os.getpid()}"
@@ -187,8 +212,8 @@ def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
     return [p for p in list_portraits(folders) if split_of(p.dataset, p.person) == split]
 
 
-def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -> None:
-    portraits, ict_path, out, indices, split, quadruples, seed = task
+def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float]) -> None:
+    portraits, ict_path, out, indices, split, quadruples, seed, mixed = task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)
     engine = PortraitEngine(ict_path)
@@ -198,8 +223,9 @@ def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int]) -
             continue
         start = time.perf_counter()
         said = write_shard(
-            engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed
-        )
+            engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed,
+            mixed=mixed,
+        )  # fmt: skip
         took = time.perf_counter() - start
         rejected = {k: len(v) for k, v in said["rejected"].items()}
         logger.info(
@@ -233,11 +259,20 @@ def main(argv: list[str] | None = None) -> int:
         "--quadruples", type=int, default=250, help="per shard (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--mixed",
+        type=float,
+        default=0.0,
+        metavar="PART",
+        help="part of the people that is mixed with another, 0 to 1 (default: %(default)s)",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.shards < 1 or args.quadruples < 1 or args.workers < 1:
         parser.error("--shards, --quadruples and --workers must be at least 1")
+    if not 0 <= args.mixed <= 1:
+        parser.error("--mixed must be between 0 and 1")
     try:
         portraits = portraits_of_split(args.portraits, args.split)
     except ConfigError as exc:
@@ -247,7 +282,16 @@ def main(argv: list[str] | None = None) -> int:
     indices = list(range(args.first, args.first + args.shards))
     workers = min(args.workers, len(indices))
     tasks = [
-        (portraits, args.ict, args.out, indices[w::workers], args.split, args.quadruples, args.seed)
+        (
+            portraits,
+            args.ict,
+            args.out,
+            indices[w::workers],
+            args.split,
+            args.quadruples,
+            args.seed,
+            args.mixed,
+        )
         for w in range(workers)
     ]
     # llvmpipe starts a thread a core in each process; one each is faster when there are several

@@ -171,6 +171,89 @@ def test_render_leaves_the_surroundings_alone(engine, astronaut) -> None:
     assert np.quantile(difference, 0.98) <= 3 and difference.mean() < 0.6
 
 
+@pytest.fixture(scope="session")
+def stretched(engine, astronaut_file: Path):
+    """The astronaut with a longer face and another tint: somebody else, for the engine."""
+    picture = cv2.imread(str(astronaut_file))
+    picture = cv2.resize(picture, None, fx=1.0, fy=1.25)
+    picture = (picture * np.array([1.0, 0.85, 0.7])).astype(np.uint8)
+    path = astronaut_file.with_name("stretched.png")
+    cv2.imwrite(str(path), picture)
+    made = engine.person(Portrait(path, "test", "stretched"), 256)
+    assert not isinstance(made, str), made
+    return made[0]
+
+
+def test_mixed_with_nobody_is_the_same_person(engine, astronaut, stretched) -> None:
+    person, _ = astronaut
+    pair = expression(engine, AU12=0.8), expression(engine)
+    for plain, mixed in zip(
+        person.render_pair(*pair), person.mixed(stretched, 0.0, 0.0).render_pair(*pair), strict=True
+    ):
+        for name in ("rgb", "flow_xy", "keep", "shade", "region"):
+            np.testing.assert_array_equal(getattr(plain, name), getattr(mixed, name), err_msg=name)
+
+
+def test_mixed_shape_lies_between_and_its_truth_holds(engine, astronaut, stretched) -> None:
+    person, _ = astronaut
+    rest, smile = expression(engine), expression(engine, AU12=0.8, AU26=0.3)
+
+    def length(someone) -> float:
+        """Of the face, from brows to chin, by its width."""
+        xy = engine._tracker.detect(
+            np.ascontiguousarray(someone.render_pair(rest, rest)[0].rgb[..., ::-1])
+        )[0].landmarks_xy
+        return float(np.linalg.norm(xy[9] - xy[152]) / np.linalg.norm(xy[234] - xy[454]))
+
+    new = person.mixed(stretched, 0.5, 0.0)
+    one, middle, other = length(person), length(new), length(stretched)
+    assert one + 0.02 < middle < other - 0.02
+    shown, still = new.render_pair(smile, rest)
+    seen = shown.keep > 0.95
+    unchanged = np.abs(still.rgb.astype(float) - shown.rgb)[seen].mean()
+    carried = np.abs(warped(still.rgb, shown).astype(float) - shown.rgb)[seen].mean()
+    assert carried < 0.35 * unchanged
+    # blinking still closes the eyes of a face that nobody has
+    shut, opened = new.render_pair(expression(engine, AU45=1.0), rest)
+    eyeball = REGIONS.index("eyeball")
+    assert (shut.region == eyeball).sum() < 0.15 * (opened.region == eyeball).sum()
+
+
+def test_mixed_skin_is_new_inside_the_face_only(engine, astronaut, stretched) -> None:
+    person, _ = astronaut
+    rest = expression(engine)
+    plain = person.render_pair(rest, rest)[0]
+    mixed = person.mixed(stretched, 0.0, 0.5).render_pair(rest, rest)[0]
+    changed = np.abs(plain.rgb.astype(int) - mixed.rgb).mean(2)
+    skin = plain.region == REGIONS.index("skin")
+    assert (changed[skin] > 2).mean() > 0.2
+    around = changed[plain.region == REGIONS.index("background")]
+    assert (around == 0).mean() > 0.98 and around.max() < 3  # at the face's very edge
+    assert changed[plain.region == REGIONS.index("eyeball")].mean() < 1
+    # brought to her own colour, so the tint of the other does not come along
+    difference = mixed.rgb[skin].astype(float).mean(0) - plain.rgb[skin].mean(0)
+    assert np.abs(difference).max() < 8
+
+
+def test_mixed_shard_names_both_people_and_repeats(
+    engine, astronaut_file: Path, stretched, tmp_path: Path
+) -> None:
+    portraits = [
+        Portrait(astronaut_file, "test", "a"),
+        Portrait(astronaut_file.with_name("stretched.png"), "test", "b"),
+    ]
+    for name in "ab":
+        said = write_shard(
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=3, seed=7, mixed=1.0
+        )
+    assert [p.get("mixed_with") for p in said["people"]] == [None] + [
+        said["people"][i]["mixed_with"] for i in range(1, 4)
+    ]
+    assert {p["mixed_with"] for p in said["people"][1:]} <= {"test/a", "test/b"}
+    folders = [tmp_path / n / "shard_00000" for n in "ab"]
+    np.testing.assert_array_equal(*(np.load(f / "rgb.npy") for f in folders))
+
+
 def test_crop_jitter_is_small_and_repeats() -> None:
     a, b = (crop_jitter(np.random.default_rng(5), 256) for _ in range(2))
     np.testing.assert_array_equal(a, b)
