@@ -337,6 +337,8 @@ class AugmentConfig:
     2 % for each of its pixels. A bent face is another person's, and both of a person's pictures
     are bent alike: it teaches what is a person's and what is an expression's.
     """
+    occlude: float = 0.0
+    """Probability that something is held up in front of a person (training.data.occlude)."""
     degrade: float = 0.3
     """Probability of blur or noise or JPEG on what the encoder sees."""
 
@@ -345,7 +347,7 @@ class AugmentConfig:
             _check(
                 getattr(self, f.name) >= 0, f"augment.{f.name}", "0 or more", getattr(self, f.name)
             )
-        for name in ("flip", "degrade"):
+        for name in ("flip", "degrade", "occlude"):
             _check(
                 getattr(self, name) <= 1, f"augment.{name}", "a probability", getattr(self, name)
             )
@@ -513,6 +515,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
+        augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
     ),

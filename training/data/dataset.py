@@ -31,6 +31,7 @@ from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError, ContractError
 from training.config import LOOK_XYXY, AugmentConfig
+from training.data.occlude import draw_occluder, occlude
 
 FORMAT: Final = 2
 FLOW_UNITS_PER_PX: Final = 64.0
@@ -370,6 +371,27 @@ class BatchMaker:
             linear = linear @ np.diag([-1.0, 1.0])
         return Geometry(full, linear, shift, bend)
 
+    def _occluded(
+        self, raw: dict[str, npt.NDArray[Any]], rng: np.random.Generator, chance: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The quadruple with something in front of some of its people."""
+        for person in range(2):
+            if rng.random() >= chance:
+                continue
+            if not raw["rgb"].flags.writeable:
+                copied = {k: np.array(raw[k]) for k in ("rgb", "flow", "keep", "shade", "region")}
+                raw = {**raw, **copied}
+            first = raw["rgb"][2 * person]
+            skin = raw["region"][2 * person] == REGION_NAMES.index("face")
+            if not skin.any():
+                continue
+            texture = first
+            if self.shards.real_count:
+                texture = self.shards.real(int(rng.integers(self.shards.real_count)))
+            tone = np.median(first[skin], axis=0).astype(np.float32)
+            occlude(raw, person, draw_occluder(rng, self.shards.size_px, tone, texture))
+        return raw
+
     def _quadruple(
         self,
         raw: dict[str, npt.NDArray[Any]],
@@ -379,6 +401,8 @@ class BatchMaker:
     ) -> dict[str, npt.NDArray[Any]]:
         a, full = self.augment, self.shards.size_px
         flip = bool(a is not None and rng.random() < a.flip)
+        if a is not None and a.occlude > 0:
+            raw = self._occluded(raw, rng, a.occlude)
         x0, y0, x1, y1 = (round(v * full / CROP_SIZE_PX) for v in LOOK_XYXY)
         rgb = np.empty((4, size_px, size_px, 3), np.uint8)
         look = np.empty((4, LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0], 3), np.uint8)
