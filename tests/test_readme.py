@@ -19,8 +19,15 @@ from tests.support.tiny_model import tiny_bundle
 from tests.support.videos import write_video
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY.md", "benchmarks/README.md")
-COMMAND_TEXTS = ("README.md", "CONTRIBUTING.md")
+TEXTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "THIRD_PARTY.md",
+    "benchmarks/README.md",
+    "docs/training.md",
+)
+COMMAND_TEXTS = ("README.md", "CONTRIBUTING.md", "docs/training.md")
 MAX_PROGRAM_LINES = 15
 
 

@@ -256,7 +256,7 @@ def warm_start(
         Tensors copied into the networks, and tensors left as they were.
 
     Raises:
-        ModelFileError: If the checkpoint cannot be read or nothing agrees.
+        ModelFileError: If the checkpoint cannot be read, or nothing (or nothing of a part) agrees.
     """
     copied = left = 0
     for module, name in ((net, "ema.safetensors"), (critics, "critics.safetensors")):
@@ -272,6 +272,13 @@ def warm_start(
         module.load_state_dict({**own, **fitting})
         if module is net:
             copied, left = len(fitting), len(own) - len(fitting)
+            for part in parts:
+                if not any(k.split(".")[0] == part for k in fitting):
+                    raise ModelFileError(
+                        f"init-from: no weight of {checkpoint} fits these networks' {part}; "
+                        "use a matching config"
+                    )
+    net.tie_guide()
     if not copied:
         raise ModelFileError(
             f"init-from: no weight of {checkpoint} fits these networks; use a matching config"

@@ -4,9 +4,12 @@
     python -m training.evaluate --model BUNDLE_B --val-shards DIR --json b.json
     python -m training.compare rt=a.json eft=b.json [--json table.json]
 
-Rows: the target left unchanged, the landmark warp with its best step, and each named evaluation.
-In every column the best of them is starred. AU error is of the output against the answer's labels;
-each bundle reads with its own encoder, so it says as much of the reader as of the picture.
+Rows: the target left unchanged, the landmark warp all the way and with its best step, and each
+named evaluation. In every column the best of them is starred. AU error is of the output against the
+answer's labels; each bundle reads with its own encoder, so it says as much of the reader as of the
+picture. Identity is the distance of face descriptors from the target's; that of the true answers
+stands in a row of its own, for a method should be neither further off nor nearer, which is what
+doing nothing is; so nothing is starred there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from rt_swap.errors import ConfigError, RtSwapError
-from training.evaluate import MODEL, UNCHANGED, WARP_BEST, write_json
+from training.evaluate import MODEL, TRUTH, UNCHANGED, WARP, WARP_BEST, write_json
+
+_OWN_ROWS: Final = (UNCHANGED, WARP, WARP_BEST, TRUTH)
 
 
 @dataclass(frozen=True)
@@ -31,24 +36,24 @@ class Column:
     Attributes:
         key: In the table's JSON.
         title: For people.
-        higher: Whether more is better.
+        better: Which way is: "less", "more", or "" where neither is.
     """
 
     key: str
     title: str
-    higher: bool = False
+    better: str = "less"
 
 
 COLUMNS: Final = (
     Column("image", "image"),
     Column("flow_px", "flow px"),
-    Column("ssim", "SSIM", higher=True),
+    Column("ssim", "SSIM", better="more"),
     Column("mouth_interior", "mouth"),
     Column("eyes", "eyes"),
-    Column("hole_iou", "hole IoU", higher=True),
+    Column("hole_iou", "hole IoU", better="more"),
     Column("spill", "spill"),
     Column("au_mae", "AU error"),
-    Column("identity", "identity"),
+    Column("identity", "identity", better=""),
 )
 
 
@@ -64,8 +69,8 @@ def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
             raise ConfigError(f"compare: takes NAME=FILE, got {text!r}")
-        if name in reports:
-            raise ConfigError(f"compare: {name!r} is given twice")
+        if name in reports or name in _OWN_ROWS:
+            raise ConfigError(f"compare: {name!r} names a row already; choose another name")
         try:
             report = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
@@ -75,6 +80,13 @@ def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"compare: {path} is no report of `python -m training.evaluate --val-shards`"
             )
         reports[name] = report
+        try:
+            _row(report, MODEL, "output_mae")
+            _cases(report)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ConfigError(
+                f"compare: {path} lacks figures ({exc}); evaluate again with this version"
+            ) from exc
     first_name, first = next(iter(reports.items()))
     for name, report in reports.items():
         if _cases(report) != _cases(first):
@@ -87,7 +99,8 @@ def read_reports(named: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _cases(report: Mapping[str, Any]) -> tuple[object, ...]:
     plain = report["rows"][UNCHANGED]
-    return (report["cases"], report["people"], round(plain["image"], 9), round(plain["flow_px"], 9))
+    known = [None if plain[key] is None else round(plain[key], 9) for key in ("image", "flow_px")]
+    return (report["cases"], report["people"], *known)
 
 
 def table(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -95,8 +108,12 @@ def table(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float
     first = next(iter(reports.values()))
     rows = {
         UNCHANGED: _row(first, UNCHANGED, "unchanged_mae"),
+        WARP: _row(first, WARP, "warp_mae"),
         WARP_BEST: _row(first, WARP_BEST, None),
     }
+    true = first.get("identity", {}).get("rows", {}).get(TRUTH)
+    if true is not None:
+        rows[TRUTH] = {c.key: None for c in COLUMNS} | {"identity": true["distance"]}
     for name, report in reports.items():
         rows[name] = _row(report, MODEL, "output_mae")
     return rows
@@ -123,8 +140,8 @@ def best(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, set[str]]:
             for name, row in rows.items()
             if name != UNCHANGED and (value := row[column.key]) is not None
         }
-        if values:
-            top = (max if column.higher else min)(values.values())
+        if values and column.better:
+            top = (max if column.better == "more" else min)(values.values())
             found[column.key] = {name for name, value in values.items() if value == top}
     return found
 

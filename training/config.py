@@ -69,7 +69,7 @@ class NetworkConfig:
     token_wide_hidden: int = 256
     """Hidden units of the wide path."""
     au_free_channels: int = 96
-    """Channels of the AU-free feature at 16 px."""
+    """Channels of the AU-free feature, at 16 px (at 64 px in "eft")."""
     condition_dim: int = 128
     """Length of the vector that modulates (FiLM) the generator."""
     map_channels: int = 32
@@ -78,6 +78,10 @@ class NetworkConfig:
     """Channels of the generator at 16, 32, 64 and 128 px."""
     decoder_blocks: tuple[int, int, int, int] = (1, 2, 1, 0)
     """Modulated residual blocks of the generator at 16, 32, 64 and 128 px."""
+    change_rank: int = 0
+    """Fields of flow and shade that the generator draws in the target's face, weighed linearly by
+    the tokens' change; 0 leaves them out.
+    """
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
     bit.
@@ -89,8 +93,9 @@ class NetworkConfig:
     shade_dead_log2: float = 0.02
     """|log2 shade| below this is exactly 0, a factor of exactly 1."""
     generation_trains_stem: bool = True
-    """False is the published rule (generation losses do not reach the stem); True lets the
-    skips learn from them.
+    """False is the published rule (a swap's losses do not reach the stem, neither through features
+    nor through tokens; those of a swap swapped back do, as they pass through the picture); True
+    lets the skips learn from them.
     The AU-free encoder sees the stem detached either way."""
 
     def __post_init__(self) -> None:
@@ -124,7 +129,7 @@ class NetworkConfig:
             "map_channels",
         ):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
-        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels"):
+        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels", "change_rank"):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
@@ -491,7 +496,7 @@ _PAINTED = LossConfig(
     equivariance=0.0,
 )
 """Losses of a scheme that paints: whatever speaks of flow, keep, shade and fill is left out."""
-_COMPARED = (Phase(256, 3, 1.0),)
+_COMPARED = (Phase(128, 6, 0.5), Phase(256, 3, 1.0))
 
 _SMOKE_PHASES = (Phase(32, 2, 0.2, encoder_only=True), Phase(32, 2, 0.5), Phase(64, 1, 1.0))
 
@@ -515,6 +520,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
+        network=NetworkConfig(change_rank=32),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -530,6 +536,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             au_free_channels=128,
             condition_dim=192,
             map_channels=48,
+            change_rank=48,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),
@@ -543,12 +550,16 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             generation_trains_stem=False,
             decoder_channels=(128, 96, 72, 48),
         ),
+        augment=AugmentConfig(occlude=0.05),
+        optim=OptimConfig(lr=8e-4),
         losses=_PAINTED,
         phases=_COMPARED,
     ),
     "ganimation": TrainConfig(
         "ganimation",
         network=NetworkConfig(scheme="ganimation"),
+        augment=AugmentConfig(occlude=0.05),
+        optim=OptimConfig(lr=8e-4),
         losses=dataclasses.replace(_PAINTED, au_adversary=0.0, feature_free=0.0),
         phases=_COMPARED,
     ),
@@ -566,6 +577,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             au_free_channels=8,
             condition_dim=16,
             map_channels=4,
+            change_rank=3,
             decoder_channels=(16, 16, 8, 8),
             decoder_blocks=(0, 1, 0, 0),
         ),

@@ -686,6 +686,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if bool(args.real) == (args.val_shards is not None):
         raise ConfigError("give either --val-shards DIR or --real")
+    if args.real and args.identity:
+        raise ConfigError("--identity needs a known answer: give it with --val-shards")
     for option in ("limit", "sheet_cases"):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise ConfigError(f"--{option.replace('_', '-')} must be 1 or more")

@@ -85,7 +85,7 @@ def extract(net: RtNet, shards: ShardSet, limit: int | None, threshold: float) -
         encoded = net.encoder(batch.look_rgb)
         stem = encoded.features.sixteenth
         parts["stem"].append(stem.float().contiguous())
-        parts["au_free"].append(net.generator.au_free(stem).float().contiguous())
+        parts["au_free"].append(net.generator.au_free_of(encoded.features).float().contiguous())
         parts["tokens"].append(encoded.tokens.float())
         parts["present"].append((batch.aus_lr.amax(dim=2) >= threshold).float())
     return Features(**{name: torch.cat(part) for name, part in parts.items()})

@@ -183,7 +183,11 @@ def run_networks(
     with autocast(config, batch.rgb.device):
         encoded, labelled_logits = encode(net, batch, labelled)
         known = net.label_tokens(batch.aus_lr).float()
-        tokens = torch.where(plan.taught[:, None, None], known, encoded.tokens)
+        read = encoded.tokens
+        if not config.network.generation_trains_stem:
+            # the same tokens, read off features through which no gradient flows
+            read = net.encoder.tokens(encoded.features.detached())[0]
+        tokens = torch.where(plan.taught[:, None, None], known, read)
         mixed = mix_tokens(
             tokens, tokens[plan.source], tokens[plan.base], plan.gains, plan.relative
         )

@@ -5,8 +5,8 @@
 
 Each held-out portrait goes through the shipped pipeline once per preset, as a user's picture would.
 ``--theme`` takes portraits from the edge of what was trained: those that were made for it (the
-synthetic set's file names say so), or, for "turned" and "dim", that measure so. The sheet shows
-real people: look at it, do not publish it.
+synthetic set's file names say so), or, for "turned" (by the manifest) and "dim", that measure so.
+The sheet shows real people: look at it, do not publish it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import cv2
 import numpy as np
 
 from rt_swap import Swapper, geometry
-from rt_swap.errors import ConfigError, RtSwapError
+from rt_swap.errors import ConfigError, RtSwapError, SourceError
 from rt_swap.frames import U8, FrameStatus
 from rt_swap.io.picture import read_picture
 from rt_swap.tracking import FaceTracker, MediapipeTracker
 from training.data.portraits import Portrait, list_portraits
-from training.data.split import is_held_out
+from training.data.split import split_of
 
 PRESETS: Final = (
     "neutral", "smile", "laugh", "surprise", "anger", "sadness", "disgust", "fear", "wink",
@@ -88,16 +88,16 @@ def yaws(folder: Path) -> dict[str, float]:
 
 
 def choose(
-    portraits: Sequence[Portrait], theme: str | None, rng: np.random.Generator
+    portraits: Sequence[Portrait], split: str, theme: str | None, rng: np.random.Generator
 ) -> Iterator[Portrait]:
-    """Held-out portraits in random order, those of a theme where one is given.
+    """Portraits of a split in random order, those of a theme where one is given.
 
     Raises:
         ConfigError: If there is no such theme.
     """
     if theme is not None and theme not in THEMES:
         raise ConfigError(f"--theme {theme}: there are {', '.join(THEMES)}")
-    held_out = [p for p in portraits if is_held_out(p.dataset, p.person)]
+    held_out = [p for p in portraits if split_of(p.dataset, p.person) == split]
     known: dict[Path, dict[str, float]] = {}
     for index in rng.permutation(len(held_out)):
         portrait = held_out[index]
@@ -116,12 +116,15 @@ def choose(
         yield portrait
 
 
-def make_row(swapper: Swapper, tracker: FaceTracker, portrait: Portrait) -> Row | None:
-    """Put every preset on one portrait; None where no face is found in it."""
-    picture = read_picture(portrait.path)
+def make_row(swapper: Swapper, tracker: FaceTracker, portrait: Portrait) -> Row | str:
+    """Put every preset on one portrait; what stood in the way where that cannot be done."""
+    try:
+        picture = read_picture(portrait.path)
+    except SourceError as exc:
+        return str(exc)
     faces = tracker.detect(picture)
     if not faces:
-        return None
+        return "no face found"
     M_crop = geometry.crop_from_landmarks(faces[0].landmarks_xy)
     inner = CELL_PX * (1 - 2 * MARGIN)
     M_cell = geometry.compose(
@@ -129,8 +132,15 @@ def make_row(swapper: Swapper, tracker: FaceTracker, portrait: Portrait) -> Row 
     )
 
     def cell(frame: U8) -> U8:
+        scale = geometry.scale_of(M_cell)
+        if scale < 0.8:  # fewer pixels: average first
+            frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), 0.4 / scale), np.uint8)
         small = cv2.warpAffine(
-            frame, M_cell, (CELL_PX, CELL_PX), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+            frame,
+            geometry.to_cv2(M_cell),
+            (CELL_PX, CELL_PX),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return np.asarray(small, np.uint8)
 
@@ -139,7 +149,7 @@ def make_row(swapper: Swapper, tracker: FaceTracker, portrait: Portrait) -> Row 
         swapper.reset()
         result = swapper.process(picture, swapper.preset(name))
         if result.status != FrameStatus.SWAPPED:
-            return None
+            return f"{name}: {result.status.value}"
         cells.append(cell(result.frame.frame_bgr))
         changed.append(float(np.abs(cells[-1].astype(np.int16) - cells[0]).mean()))
     return Row(f"{portrait.dataset}/{portrait.path.name}", tuple(cells), tuple(changed))
@@ -169,6 +179,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, help="model bundle (default: the one installed)")
     parser.add_argument("--people", type=int, default=40, help="rows (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="who (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="which held-out people: val to look at while a model is made, test to report on "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--theme", choices=tuple(THEMES), help="only such portraits")
     return parser
 
@@ -181,15 +198,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--people must be 1 or more")
         portraits = list_portraits(args.portraits)
         rows: list[Row] = []
-        without_face: list[str] = []
+        left_out: list[str] = []
         with (
             Swapper.load(args.model, cache=None) as swapper,
             MediapipeTracker(static=True) as tracker,
         ):
-            for portrait in choose(portraits, args.theme, np.random.default_rng(args.seed)):
+            rng = np.random.default_rng(args.seed)
+            for portrait in choose(portraits, args.split, args.theme, rng):
                 row = make_row(swapper, tracker, portrait)
-                if row is None:
-                    without_face.append(f"{portrait.dataset}/{portrait.path.name}")
+                if isinstance(row, str):
+                    left_out.append(f"{portrait.dataset}/{portrait.path.name} ({row})")
                     continue
                 rows.append(row)
                 if len(rows) == args.people:
@@ -197,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rows:
             raise ConfigError(
                 "no held-out portrait with a face fits; give --portraits more folders"
+                + (f". Left out: {', '.join(left_out)}" if left_out else "")
             )
         if not cv2.imwrite(str(args.out), draw(rows)):
             raise ConfigError(f"--out {args.out}: cannot be written")
@@ -209,8 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             + " ".join(f"{n} {c:.1f}" for n, c in zip(PRESETS, row.changed, strict=True))
         )
     print(
-        f"{args.out}: {len(rows)} people, {len(PRESETS)} presets; no face found in "
-        f"{', '.join(without_face) or 'none'}"
+        f"{args.out}: {len(rows)} people, {len(PRESETS)} presets; left out: "
+        f"{', '.join(left_out) or 'nobody'}"
     )
     return 0
 

@@ -186,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "shards": [str(p) for p in args.shards],
             "val_shards": [str(p) for p in args.val_shards],
             "labelled": [str(p) for p in args.labelled],
+            "init_from": None if args.init_from is None else str(args.init_from),
+            "init_parts": list(args.init_parts),
             "time_budget_min": args.time_budget_min,
             "device": args.device,
             "threads": args.threads,

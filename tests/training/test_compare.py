@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training import compare
-from training.evaluate import MODEL, UNCHANGED, WARP_BEST
+from training.evaluate import MODEL, TRUTH, UNCHANGED, WARP, WARP_BEST
 
 
 def report(image: float, unchanged: float = 0.04, **more: object) -> dict[str, object]:
@@ -21,8 +21,11 @@ def report(image: float, unchanged: float = 0.04, **more: object) -> dict[str, o
     plain = row(unchanged, 0.0) | {"spill": 0.0}
     return {
         "kind": "held_out", "cases": 8, "people": 4,
-        "rows": {UNCHANGED: plain, MODEL: row(image, 0.5), WARP_BEST: row(0.035, 0.0)},
-        "aus": {"overall": {"unchanged_mae": 0.09, "output_mae": image * 2}},
+        "rows": {
+            UNCHANGED: plain, MODEL: row(image, 0.5), WARP: row(0.06, 0.0),
+            WARP_BEST: row(0.035, 0.0),
+        },
+        "aus": {"overall": {"unchanged_mae": 0.09, "output_mae": image * 2, "warp_mae": 0.1}},
         **more,
     }  # fmt: skip
 
@@ -36,7 +39,7 @@ def write(folder: Path, name: str, value: object) -> str:
 def test_table_has_both_and_stars_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = {"identity": {"rows": {MODEL: {"distance": 0.2}}}}
+    seen = {"identity": {"rows": {MODEL: {"distance": 0.2}, TRUTH: {"distance": 0.3}}}}
     given = [
         write(tmp_path, "rt", report(0.02, **seen)),
         write(tmp_path, "eft", report(0.05)),
@@ -49,7 +52,9 @@ def test_table_has_both_and_stars_the_best(
     assert "0.0200*" in lines["rt"]
     assert "0.0500*" not in lines["eft"]
     rows = json.loads(out.read_text())["rows"]
-    assert list(rows) == [UNCHANGED, WARP_BEST, "rt", "eft"]
+    assert list(rows) == [UNCHANGED, WARP, WARP_BEST, TRUTH, "rt", "eft"]
+    assert rows[TRUTH]["identity"] == 0.3
+    assert rows[TRUTH]["image"] is None
     assert rows["rt"]["au_mae"] == pytest.approx(0.04)
     assert rows["rt"]["identity"] == 0.2
     assert rows["eft"]["identity"] is None
@@ -61,6 +66,16 @@ def test_more_is_better_for_ssim_and_doing_nothing_does_not_compete(tmp_path: Pa
     assert stars["ssim"] == {WARP_BEST}
     assert stars["hole_iou"] == {"a"}
     assert UNCHANGED not in stars["spill"]
+    assert "identity" not in stars  # nearer is not better than the truth
+
+
+def test_figures_that_were_not_measured_are_dashes(tmp_path: Path) -> None:
+    value = report(0.02)
+    value["rows"][MODEL]["eyes"] = None  # type: ignore[index]
+    value["rows"][UNCHANGED]["flow_px"] = None  # type: ignore[index]
+    rows = compare.table(compare.read_reports([write(tmp_path, "a", value)]))
+    assert rows["a"]["eyes"] is None
+    assert " - " in compare.text(rows)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +83,7 @@ def test_more_is_better_for_ssim_and_doing_nothing_does_not_compete(tmp_path: Pa
     [
         (report(0.02, unchanged=0.05), "same cases"),
         ({"kind": "real"}, "is no report"),
+        ({"kind": "held_out", "rows": {}}, "lacks figures"),
         ([], "is no report"),
     ],
 )
@@ -83,6 +99,7 @@ def test_what_cannot_be_compared_is_refused(
     ("given", "message"),
     [
         (["a"], "NAME=FILE"),
+        (["unchanged=a.json"], "names a row already"),
         (["a=nowhere.json"], "cannot be read"),
     ],
 )

@@ -216,6 +216,47 @@ def test_linear_part_moves_with_the_tokens_change_and_is_silent_without(net: RtN
     torch.testing.assert_close(flows[2], 2 * flows[1], atol=1e-4, rtol=1e-4)
 
 
+def test_fields_of_change_are_linear_in_it_and_silent_without(net: RtNet) -> None:
+    generator = net.generator
+    torch.nn.init.normal_(generator.change_fields.weight)
+    x, change = (
+        torch.randn(2, generator.change_fields.in_channels, 6, 5),
+        torch.randn(2, NUM_AUS, 16),
+    )
+    with torch.no_grad():
+        said = generator._fields_of_change(x, change)
+        assert said.shape == (2, 3, 6, 5)
+        assert not generator._fields_of_change(x, 0 * change).any()
+        torch.testing.assert_close(generator._fields_of_change(x, 0.5 * change), 0.5 * said)
+        # field by field: sum over r of code_r times channels 3 r ... 3 r + 2
+        code = generator.change_code(change.flatten(1))
+        fields = generator.change_fields(x)
+        want = sum(code[:, r, None, None, None] * fields[:, 3 * r : 3 * r + 3] for r in range(3))
+        torch.testing.assert_close(said, want, atol=1e-5, rtol=1e-5)
+
+
+def test_fields_of_change_reach_the_answer_and_start_silent(net: RtNet) -> None:
+    features = net.encoder(look(torch.rand(1, 3, 64, 64))).features
+    own, mixed = torch.randn(1, NUM_AUS, 16), torch.randn(1, NUM_AUS, 16)
+    with torch.no_grad():
+        assert not net.generator.change_fields.weight.any()
+        before = net.generator(features, own, mixed).flow_raw
+        net.generator.change_fields.weight.normal_()
+        assert not torch.allclose(before, net.generator(features, own, mixed).flow_raw)
+        torch.testing.assert_close(
+            net.generator(features, own, own).flow_raw,
+            _without_fields(net)(features, own, own).flow_raw,
+        )
+
+
+def _without_fields(net: RtNet) -> torch.nn.Module:
+    plain = build(replace(SMOKE, change_rank=0)).eval()
+    plain.load_state_dict(
+        {k: v for k, v in net.state_dict().items() if not k.startswith("generator.change_")}
+    )
+    return plain.generator
+
+
 def test_look_is_the_face_at_full_size_whatever_the_pictures_size() -> None:
     x0, y0, x1, y1 = LOOK_XYXY
     whole = torch.rand(1, 3, CROP_SIZE_PX, CROP_SIZE_PX)

@@ -12,13 +12,13 @@ import pytest
 
 from training import preset_sheet
 from training.data.portraits import Portrait, list_portraits
-from training.data.split import is_held_out
+from training.data.split import split_of
 from training.preset_sheet import CELL_PX, PRESETS, choose
 
 
 def held_out_names(dataset: str, count: int, start: str = "") -> list[str]:
     names = (f"{start}{i:04d}.png" for i in range(10_000))
-    return [next(n for n in names if is_held_out(dataset, n)) for _ in range(count)]
+    return [next(n for n in names if split_of(dataset, n) == "val") for _ in range(count)]
 
 
 def folder_of(tmp_path: Path, dataset: str, names: list[str], yaw: float = 0.0) -> Path:
@@ -30,11 +30,14 @@ def folder_of(tmp_path: Path, dataset: str, names: list[str], yaw: float = 0.0) 
 
 
 def test_only_the_held_out_are_chosen_and_the_order_follows_the_seed(tmp_path: Path) -> None:
-    folder_of(tmp_path, "made", [f"{i:04d}.png" for i in range(100)])
+    folder_of(tmp_path, "made", [f"{i:04d}.png" for i in range(300)])
     everybody = list_portraits([tmp_path / "portraits"])
-    chosen = [list(choose(everybody, None, np.random.default_rng(seed))) for seed in (0, 0, 1)]
-    assert chosen[0] == chosen[1] != chosen[2]
-    assert set(chosen[0]) == {p for p in everybody if is_held_out(p.dataset, p.person)}
+    for split in ("val", "test"):
+        a, b, c = (
+            list(choose(everybody, split, None, np.random.default_rng(seed))) for seed in (0, 0, 1)
+        )
+        assert a == b != c
+        assert set(a) == {p for p in everybody if split_of(p.dataset, p.person) == split}
 
 
 def test_themes_go_by_name_by_turn_and_by_light(tmp_path: Path) -> None:
@@ -49,7 +52,7 @@ def test_themes_go_by_name_by_turn_and_by_light(tmp_path: Path) -> None:
     everybody = list_portraits([tmp_path / "portraits"])
 
     def names(theme: str) -> list[str]:
-        return [p.path.name for p in choose(everybody, theme, np.random.default_rng(0))]
+        return [p.path.name for p in choose(everybody, "val", theme, np.random.default_rng(0))]
 
     assert names("glasses") == glasses
     assert names("turned") == turned
@@ -82,11 +85,15 @@ def test_every_preset_changes_a_real_face_and_the_sheet_has_its_size(
 def test_pictures_without_a_face_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = held_out_names("made", 1)
+    names = held_out_names("made", 2)
     folder = folder_of(tmp_path, "made", names)
     cv2.imwrite(str(folder / names[0]), np.full((200, 200, 3), 90, np.uint8))
+    (folder / names[1]).write_bytes(b"no picture")
     assert preset_sheet.main(["--portraits", str(folder), "--out", str(tmp_path / "s.png")]) == 2
-    assert "no held-out portrait with a face" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no held-out portrait with a face" in said
+    assert f"made/{names[0]} (no face found)" in said
+    assert f"made/{names[1]} (" in said
     shutil.rmtree(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +14,12 @@ from rt_swap.contract import CROP_SIZE_PX, GENERATOR_SPEC
 from rt_swap.errors import ConfigError
 from tests.support.fake_shards import write_fake_shard
 from training.checkpoint import latest_checkpoint, load_net
-from training.config import LOOK_XYXY, NetworkConfig, get_config
+from training.config import LOOK_XYXY, NetworkConfig, SampleConfig, get_config
+from training.data.dataset import BatchMaker, ShardSet
 from training.loop import loop
 from training.networks import RtNet, build
 from training.networks.export_graphs import GeneratorGraph
+from training.objective import plan_samples, run_networks
 
 SMOKE = get_config("smoke")
 SCHEMES = ("eft", "ganimation")
@@ -84,6 +87,41 @@ def test_ganimation_is_guided_by_intensities_and_by_nothing_else_of_the_tokens()
     )
     lighter = answer(net, picture, tokens, net.label_tokens(aus * 0.5))
     assert not torch.allclose(said.fill_rgb, lighter.fill_rgb, atol=1e-4)
+
+
+def test_a_guide_speaks_the_language_of_the_teacher_it_was_started_with(tmp_path: Path) -> None:
+    write_fake_shard(tmp_path / "train" / "shard_00000", quadruples=1, size_px=64)
+    options = {"shards": [tmp_path / "train"], "val_shards": [], "threads": 1, "device": "cpu"}
+    loop(config=replace(SMOKE, seed=3), out=tmp_path / "rt", max_steps=0, **options)  # type: ignore[arg-type]
+    first = latest_checkpoint(tmp_path / "rt" / "checkpoints")
+    config = replace(SMOKE, network=replace(SMOKE.network, scheme="ganimation"), seed=4)
+    loop(
+        config=config, out=tmp_path / "g", init_from=first, max_steps=0,
+        init_parts=("encoder", "label_tokens"), **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    newest = latest_checkpoint(tmp_path / "g" / "checkpoints")
+    assert first is not None and newest is not None
+    teacher = load_net(first)[0].label_tokens
+    net = load_net(newest)[0]
+    assert torch.equal(net.label_tokens.weight, teacher.weight)
+    aus = torch.rand(2, NUM_AUS, 2)
+    heard = net.generator.guide_of(teacher(aus))
+    torch.testing.assert_close(heard, aus.flatten(1), atol=1e-4, rtol=0)
+
+
+def test_swaps_of_the_published_scheme_do_not_train_the_stem(tmp_path: Path) -> None:
+    write_fake_shard(tmp_path / "s", quadruples=2, size_px=64)
+    batch = BatchMaker(ShardSet([tmp_path / "s"]), None, 0).batch(0, 2, 64)
+    plan = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    for trains in (False, True):
+        network = replace(SMOKE.network, scheme="eft", generation_trains_stem=trains)
+        config = replace(SMOKE, network=network)
+        net = build(network)
+        run_networks(net, batch, plan, config).out_rgb.sum().backward()
+        stem = [p.grad for p in net.encoder.stem.parameters()]
+        tokens = [p.grad for p in net.encoder.tokens.parameters()]
+        assert any(g is not None and bool(g.any()) for g in stem) == trains
+        assert any(g is not None and bool(g.any()) for g in tokens)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -53,45 +53,45 @@ def draw_occluder(
     """
     kind = kind or str(rng.choice(KINDS, p=(0.5, 0.25, 0.25)))
     fine = size_px * _FINER
-    mask = np.zeros((fine, fine), np.uint8)
+    outline = np.zeros((fine, fine), np.uint8)
     unit = fine / 256.0
     # where it ends on the face, and which way it came from
     tip = np.array([rng.uniform(85, 171), rng.uniform(125, 205)]) * unit
     angle = np.radians(rng.uniform(20, 160))  # 90 is straight from below
     toward = np.array([np.cos(angle), np.sin(angle)])
     if kind == "hand":
-        _draw_hand(mask, rng, tip, toward, unit)
+        _draw_hand(outline, rng, tip, toward, unit)
         tone = skin_rgb * rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, 3)
-        rgb = np.broadcast_to(tone.astype(np.float32), (fine, fine, 3)).copy()
-        rounded = 14.0 * unit
+        rgb = np.broadcast_to(tone.astype(np.float32), (size_px, size_px, 3)).copy()
+        rounded = 14.0
     elif kind == "microphone":
-        radius = rng.uniform(11, 20) * unit
-        _line(mask, tip, tip + toward * fine, radius * rng.uniform(0.5, 0.8))
-        cv2.circle(mask, _at(tip), round(radius), 255, -1, cv2.LINE_AA)
-        rgb = np.full((fine, fine, 3), rng.uniform(25, 70), np.float32)
-        y, x = np.mgrid[:fine, :fine].astype(np.float32)
-        step = 3.0 * unit
-        rgb += 18 * (np.sin(x * (np.pi / step)) * np.sin(y * (np.pi / step)))[..., None]
-        rounded = radius
+        rounded = rng.uniform(11, 20)
+        _line(outline, tip, tip + toward * fine, rounded * unit * rng.uniform(0.5, 0.8))
+        cv2.circle(outline, _at(tip), round(rounded * unit), 255, -1, cv2.LINE_AA)
+        rgb = np.full((size_px, size_px, 3), rng.uniform(25, 70), np.float32)
+        wave = np.sin(np.arange(size_px, dtype=np.float32) * (np.pi / 3.0 * 256 / size_px))
+        rgb += (np.float32(18) * wave[:, None] * wave)[..., None]
     else:
         across = np.array([-toward[1], toward[0]])
         half = rng.uniform(18, 40) * unit
         far = tip + toward * fine
         corners = [tip + across * half, far + across * half, far - across * half]
         corners.append(tip - across * half)
-        cv2.fillPoly(mask, [np.rint(np.array(corners)).astype(np.int32)], 255, cv2.LINE_AA)
-        rgb = _piece(texture_rgb, rng, fine)
-        rounded = 5.0 * unit
-    depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5)
-    shading = 0.55 + 0.45 * np.sin(np.clip(depth / rounded, 0, 1) * (np.pi / 2))
-    light = np.gradient(cv2.GaussianBlur(depth, (0, 0), 2.0 * unit))
-    lamp = rng.uniform(-1, 1, 2)
-    shading = shading * (1 + 0.15 * np.tanh(lamp[0] * light[0] + lamp[1] * light[1]))
-    rgb = rgb * shading[..., None]
-    rgb += rng.standard_normal((fine, fine, 1)).astype(np.float32) * rng.uniform(0, 5)
-    small = (size_px, size_px)
-    alpha = cv2.resize(mask.astype(np.float32) / 255, small, interpolation=cv2.INTER_AREA)
-    return Occluder(cv2.resize(rgb.astype(np.float32), small, interpolation=cv2.INTER_AREA), alpha)
+        cv2.fillPoly(outline, [np.rint(np.array(corners)).astype(np.int32)], 255, cv2.LINE_AA)
+        rgb = _piece(texture_rgb, rng, size_px)
+        rounded = 5.0
+    alpha = cv2.resize(outline, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    # rounded off towards its outline, and lit from somewhere
+    depth = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 5)
+    px = np.float32(size_px / 256)
+    shading = 0.55 + 0.45 * np.sin(np.clip(depth / (rounded * px), 0, 1) * np.float32(np.pi / 2))
+    down, right = np.gradient(cv2.GaussianBlur(depth, (0, 0), 2.0 * float(px)))
+    lamp = rng.uniform(-1, 1, 2).astype(np.float32)
+    shading *= 1 + np.float32(0.15) * np.tanh(lamp[0] * down + lamp[1] * right)
+    rgb *= shading[..., None]
+    grain = np.float32(rng.uniform(0, 5))
+    rgb += rng.standard_normal((size_px, size_px, 1), np.float32) * grain
+    return Occluder(rgb, alpha.astype(np.float32) / 255)
 
 
 def _draw_hand(mask: U8, rng: np.random.Generator, tip: F32, toward: F32, unit: float) -> None:
@@ -145,6 +145,7 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
         occluder: Of the shards' size.
     """
     covered = occluder.alpha > 0.5
+    edge = (occluder.alpha > 0.02) & ~covered
     hidden = cv2.dilate((occluder.alpha > 0.02).astype(np.uint8), np.ones((3, 3), np.uint8))
     size = covered.shape[0]
     y, x = np.mgrid[:size, :size].astype(np.float32)
@@ -152,6 +153,7 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
         flow = raw["flow"][i].astype(np.float32) / 64.0
         behind = cv2.remap(hidden, x + flow[0], y + flow[1], cv2.INTER_NEAREST) > 0
         raw["rgb"][i] = occluder.over(np.asarray(raw["rgb"][i], np.uint8))
-        raw["keep"][i][behind & (np.hypot(flow[0], flow[1]) > 0.3)] = 0
+        # at its soft edge some of it shows, which nothing that moves can be fetched with
+        raw["keep"][i][(behind | edge) & (np.hypot(flow[0], flow[1]) > 0.3)] = 0
         for name, still in (("flow", 0), ("keep", 255), ("shade", 128), ("region", 0)):
             raw[name][i][..., covered] = still

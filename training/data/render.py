@@ -405,8 +405,11 @@ class Person:
             return colour
         faces_camera = np.clip((surface.other[..., 2] - 0.25) / 0.35, 0, 1)
         face = ((surface.part == _PARTS.index("face")) & (faces_camera > 0)).astype(np.uint8)
-        # out towards the edge of the face, where hair begins, the portrait's own skin stays
-        inner = cv2.distanceTransform(face, cv2.DIST_L2, 5) / (SUPERSAMPLE * 0.05 * self._size)
+        # out towards the edge of the face, where hair begins, the portrait's own skin stays. Eyes
+        # and mouth are no edge: skin beside them would change with the expression
+        outline, _ = cv2.findContours(face, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        whole = cv2.drawContours(np.zeros_like(face), outline, -1, 1, cv2.FILLED)
+        inner = cv2.distanceTransform(whole, cv2.DIST_L2, 5) / (SUPERSAMPLE * 0.05 * self._size)
         share = self._other_share * np.clip(inner, 0, 1) * faces_camera * face
         share = cv2.GaussianBlur(share.astype(np.float32), (0, 0), 1.0 * SUPERSAMPLE)[..., None]
         (mean, spread), (their_mean, their_spread) = self._log_skin(), self._other._log_skin()
@@ -805,9 +808,9 @@ def _continue_white(
     if seen.sum() < 12:
         return painted
     mean = colour[seen].mean(0)
-    dull = mean / max(float(mean.mean()), 1.0) * float(painted[seen].mean())
     # never darker than three quarters of the white that shows
-    lifted = np.maximum(painted * (mean / np.maximum(dull, 1.0)), 0.75 * mean)
+    brighter = float(mean.mean()) / max(float(painted[seen].mean()), 1.0)
+    lifted = np.maximum(painted * brighter, 0.75 * mean)
     sigma = 1.5 * SUPERSAMPLE
     near = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), sigma)[..., None]
     spread = cv2.GaussianBlur(colour * seen[..., None], (0, 0), sigma) / np.maximum(near, 1e-3)

@@ -105,13 +105,12 @@ def write_shard(
         ).tolist()
     )
 
-    def next_person(other: Portrait | None) -> tuple[Person, Portrait]:
+    def next_person(others: list[Portrait]) -> tuple[Person, list[Portrait]]:
+        """Somebody who is none of the others and mixed with none; and who is in them."""
         for i in order:
             portrait = portraits[i]
-            if other is not None and (portrait.dataset, portrait.person) == (
-                other.dataset,
-                other.person,
-            ):
+            taken = {(p.dataset, p.person) for p in others}
+            if (portrait.dataset, portrait.person) in taken:
                 continue
             made = engine.person(portrait, S, rng)
             if isinstance(made, str):
@@ -122,14 +121,16 @@ def write_shard(
                 real.append(made[1])
             person, second = made[0], None
             if mixed > 0:
-                if recent and rng.random() < mixed:
-                    partner, second = recent[rng.integers(len(recent))]
+                taken.add((portrait.dataset, portrait.person))
+                ready = [r for r in recent if (r[1].dataset, r[1].person) not in taken]
+                if ready and rng.random() < mixed:
+                    partner, second = ready[rng.integers(len(ready))]
                     # not all of either: a skin of two has the features of both, a little softer
                     person = person.mixed(partner, rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.6))
                 recent.append((made[0], portrait))
                 del recent[:-RECENT_PEOPLE]
             mixed_with.append(second)
-            return person, portrait
+            return person, [portrait] if second is None else [portrait, second]
         raise ConfigError(
             f"only {len(people)} of {len(portraits)} portraits of split {split!r} could be used: "
             f"{ {k: len(v) for k, v in rejects.by_reason.items()} }"
@@ -137,8 +138,8 @@ def write_shard(
 
     q = 0
     while q < Q:
-        person_a, portrait_a = next_person(None)
-        person_b, _ = next_person(portrait_a)
+        person_a, in_a = next_person([])
+        person_b, _ = next_person(in_a)
         for _ in range(min(QUADRUPLES_PER_PAIR, Q - q)):
             a, b = (_expression(rng, engine, p) for p in (person_a, person_b))
             gains = draw_gains(rng, a, b)
@@ -162,6 +163,7 @@ def write_shard(
         "seed": seed,
         "index": index,
         "split": split,
+        "mixed": mixed,
         "aus": list(AU_NAMES),
         "regions": list(REGIONS),
         "people": [
@@ -234,6 +236,21 @@ def _worker(task: tuple[list[Portrait], Path, Path, list[int], str, int, int, fl
         )  # fmt: skip
 
 
+def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> None:
+    """Shards that are there already are taken as they are: they must be what was asked for."""
+    for index in indices:
+        path = out / f"shard_{index:05d}" / "shard.json"
+        if not path.is_file():
+            continue
+        said = json.loads(path.read_text(encoding="utf-8"))
+        for name, default in (("seed", 0), ("split", ""), ("quadruples", 0), ("mixed", 0.0)):
+            if said.get(name, default) != getattr(args, name):
+                raise ConfigError(
+                    f"{path.parent} is there already, with {name} {said.get(name, default)!r} and "
+                    f"not {getattr(args, name)!r}; use another --out or --first, or delete it"
+                )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -280,6 +297,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     indices = list(range(args.first, args.first + args.shards))
+    try:
+        _check_existing(args.out, indices, args)
+    except ConfigError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2
     workers = min(args.workers, len(indices))
     tasks = [
         (

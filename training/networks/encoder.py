@@ -34,7 +34,7 @@ class StemFeatures:
     def detached(self) -> StemFeatures:
         """The same numbers, through which no gradient flows."""
         return StemFeatures(
-            self.picture_rgb,
+            self.picture_rgb.detach(),
             self.half.detach(),
             self.quarter.detach(),
             self.eighth.detach(),

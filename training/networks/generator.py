@@ -52,7 +52,7 @@ class Instructions:
         fill_rgb: (N, 3, S, S) in [0, 1].
         shade_log2_raw: (N, 1, S, S).
         shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
-        au_free: (N, C, 12, 11), E_f's feature.
+        au_free: (N, C, 12, 11), E_f's feature; larger where another scheme makes it.
     """
 
     flow_raw: Tensor
@@ -159,6 +159,14 @@ class Generator(nn.Module):
         )
         nn.init.zeros_(self.basis.weight)
         self.hear_basis = conv(3, d32, 1)
+        # The same once more, of this very face: fields of flow and log2 shade that the decoder
+        # draws, weighed by a linear code of the tokens' change. What one unit does to a face is
+        # such a field; a unit alone, or half of it, then does its part of what it does in company.
+        self.rank = config.change_rank
+        if self.rank:
+            self.change_code = nn.Linear(NUM_AUS * config.token_dim, self.rank, bias=False)
+            nn.init.normal_(self.change_code.weight, std=0.1)
+            self.change_fields = conv(d64, 3 * self.rank, gain=0.0)
 
         self.enter16 = FilmConv(config.au_free_channels + config.map_channels, d16, z)
         self.blocks16 = nn.ModuleList(FilmResBlock(d16, z) for _ in range(n16))
@@ -174,6 +182,11 @@ class Generator(nn.Module):
         self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
         self.register_buffer("fade", look_fade(), persistent=False)
+
+    def au_free_of(self, features: StemFeatures) -> Tensor:
+        """E_f: the stem's features (its gradient stops here) -> (N, C, 12, 11)."""
+        out: Tensor = self.au_free(features.sixteenth.detach())
+        return out
 
     def forward(
         self,
@@ -193,7 +206,7 @@ class Generator(nn.Module):
         cfg = self.config
         if not cfg.generation_trains_stem:
             features = features.detached()
-        au_free = self.au_free(features.sixteenth.detach())
+        au_free = self.au_free_of(features)
         change = mixed_tokens - own_tokens
         pair = torch.cat([own_tokens, change], dim=2).flatten(1)
         basis = self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW)
@@ -211,6 +224,7 @@ class Generator(nn.Module):
         x = act(up2(self.up64(x)) + self.skip64(features.quarter))
         for block in self.blocks64:
             x = block(x, z)
+        own_fields = self._fields_of_change(x, change) if self.rank else None
         x = act(up2(self.up128(x)) + self.skip128(features.half))
         for block in self.blocks128:
             x = block(x, z)
@@ -223,6 +237,8 @@ class Generator(nn.Module):
             align_corners=False,
         )
         smooth = smooth + resize(basis, LOOK_HW)
+        if own_fields is not None:
+            smooth = smooth + resize(own_fields, LOOK_HW)
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
         fade = self.get_buffer("fade")
         flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
@@ -244,3 +260,11 @@ class Generator(nn.Module):
             shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
             au_free=au_free,
         )
+
+    def _fields_of_change(self, x: Tensor, change: Tensor) -> Tensor:
+        """(N, C, h, w) decoder's features and (N, K, D) -> (N, 3, h, w), 0 for no change."""
+        count, _, height, width = x.shape
+        code = self.change_code(change.flatten(1)).float()
+        fields = self.change_fields(x).float().reshape(count, self.rank, -1)
+        # not a matrix product, which would run in half precision under autocast
+        return (fields * code[:, :, None]).sum(1).reshape(count, 3, height, width)

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from training.config import NetworkConfig
+from training.config import SCHEMES, NetworkConfig
 from training.networks.encoder import Encoder, LabelTokens
 from training.networks.generator import Generator
 from training.networks.synthesis import EftGenerator, GanimationGenerator
@@ -36,11 +36,9 @@ def mix_tokens(
     return own + gains[:, :, None] * (source - reference)
 
 
-_SCHEMES: Final[dict[str, type[nn.Module]]] = {
-    "rt": Generator,
-    "eft": EftGenerator,
-    "ganimation": GanimationGenerator,
-}
+_GENERATORS: Final[dict[str, type[nn.Module]]] = dict(
+    zip(SCHEMES, (Generator, EftGenerator, GanimationGenerator), strict=True)
+)
 
 
 class RtNet(nn.Module):
@@ -56,7 +54,7 @@ class RtNet(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.generator: nn.Module = _SCHEMES[config.scheme](config)
+        self.generator: nn.Module = _GENERATORS[config.scheme](config)
         self.label_tokens = LabelTokens(config)
         with torch.no_grad():
             # the AU head starts as the teacher's inverse: a random one would pull the tokens away
@@ -64,9 +62,17 @@ class RtNet(nn.Module):
             inverse = torch.linalg.pinv(self.label_tokens.weight)
             self.encoder.tokens.head_weight.copy_(HEAD_SLOPE * inverse)
             self.encoder.tokens.head_bias.fill_(-HEAD_SLOPE / 2)
-            if isinstance(self.generator, GanimationGenerator):
-                self.generator.get_buffer("tokens_to_aus").copy_(inverse)
-                self.generator.get_buffer("tokens_bias").copy_(self.label_tokens.bias)
+        self.tie_guide()
+
+    @torch.no_grad()
+    def tie_guide(self) -> None:
+        """Tell a generator that is guided by intensities how this teacher's tokens say them; again
+        after the teacher's weights were replaced.
+        """
+        if isinstance(self.generator, GanimationGenerator):
+            inverse = torch.linalg.pinv(self.label_tokens.weight)
+            self.generator.get_buffer("tokens_to_aus").copy_(inverse)
+            self.generator.get_buffer("tokens_bias").copy_(self.label_tokens.bias)
 
 
 def build(config: NetworkConfig) -> RtNet:

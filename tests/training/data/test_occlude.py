@@ -76,6 +76,26 @@ def test_behind_it_nothing_can_be_fetched_and_on_it_nothing_moves() -> None:
     assert (raw["keep"][:2] == 255).all()
 
 
+def test_at_a_soft_edge_nothing_that_moves_is_fetched() -> None:
+    size = 32
+    alpha = np.zeros((size, size), np.float32)
+    alpha[10:20, 10:20] = 1.0
+    alpha[10:20, 9] = 0.3  # some of it shows here
+    flow = np.zeros((4, 2, size, size), np.int16)
+    flow[:, 0] = -5 * 64  # fetched from the left, where nothing is held up
+    flow[:, :, 15:] = 0
+    raw = {
+        "rgb": np.full((4, size, size, 3), 50, np.uint8), "flow": flow,
+        "keep": np.full((4, size, size), 255, np.uint8),
+        "shade": np.full((4, size, size), 128, np.uint8),
+        "region": np.ones((4, size, size), np.uint8),
+    }  # fmt: skip
+    occlude(raw, 0, Occluder(np.full((size, size, 3), 220, np.float32), alpha))
+    assert (raw["keep"][0][11:15, 9] == 0).all()
+    assert (raw["keep"][0][15:19, 9] == 255).all()  # and what stands still is fetched from itself
+    assert (raw["keep"][0][11:15, 3] == 255).all()
+
+
 def test_batches_hold_things_up_as_often_as_asked_and_shards_stay_as_they_are(
     tmp_path: Path,
 ) -> None:
