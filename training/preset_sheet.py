@@ -90,14 +90,14 @@ def yaws(folder: Path) -> dict[str, float]:
 def choose(
     portraits: Sequence[Portrait], split: str, theme: str | None, rng: np.random.Generator
 ) -> Iterator[Portrait]:
-    """Portraits of a split in random order, those of a theme where one is given.
+    """Portraits of a split ("any" for all) in random order, those of a theme where one is given.
 
     Raises:
         ConfigError: If there is no such theme.
     """
     if theme is not None and theme not in THEMES:
         raise ConfigError(f"--theme {theme}: there are {', '.join(THEMES)}")
-    held_out = [p for p in portraits if split_of(p.dataset, p.person) == split]
+    held_out = [p for p in portraits if split in ("any", split_of(p.dataset, p.person))]
     known: dict[Path, dict[str, float]] = {}
     for index in rng.permutation(len(held_out)):
         portrait = held_out[index]
@@ -181,10 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="who (default: %(default)s)")
     parser.add_argument(
         "--split",
-        choices=("val", "test"),
+        choices=("val", "test", "any"),
         default="val",
-        help="which held-out people: val to look at while a model is made, test to report on "
-        "(default: %(default)s)",
+        help="which held-out people: val to look at while a model is made, test to report on; any "
+        "for invented people (default: %(default)s)",
     )
     parser.add_argument("--theme", choices=tuple(THEMES), help="only such portraits")
     return parser
