@@ -84,7 +84,7 @@ def with_table(card: str, heading: str, table: str) -> str:
     if len(starts) != 1:
         known = ", ".join(line.lstrip("#").strip() for line in lines if line.startswith("#"))
         raise ConfigError(f"--table: the model card has no one heading {heading!r}; it has {known}")
-    fences = []
+    fences: list[int] = []
     for i in range(starts[0] + 1, len(lines)):
         if lines[i].startswith("#") and len(fences) % 2 == 0:
             break
