@@ -45,14 +45,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from rt_swap import ops
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.backends import Backend, get_backend
-from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC, GENERATOR_SPEC, TOKEN_DIM
+from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC, GENERATOR_SPEC, TOKEN_DIM, GraphSpec
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32, F64, U8
 from rt_swap.model import ModelBundle, load_bundle
@@ -167,26 +167,78 @@ def read_quadruples(
 
 
 # --- what ships, run on one crop ------------------------------------------------------------------
+class Runs(Protocol):
+    """What runs one graph of rt_swap.contract: a backend's session, or PyTorch."""
+
+    def run(self, inputs: Mapping[str, F32]) -> Mapping[str, F32]:
+        """Arrays in and out by the graph's names."""
+
+    def close(self) -> None:
+        """Nothing runs afterwards."""
+
+
+class TorchGraphs:
+    """A checkpoint's graph, run by PyTorch: for what is trained to be compared, not shipped."""
+
+    def __init__(self, graph: Any, spec: GraphSpec) -> None:
+        """``graph`` is a module of training.networks.export_graphs, in evaluation mode."""
+        self._graph, self._spec = graph, spec
+
+    def run(self, inputs: Mapping[str, F32]) -> Mapping[str, F32]:
+        """Arrays in and out by the graph's names."""
+        import torch
+
+        with torch.no_grad():
+            out = self._graph(*(torch.from_numpy(inputs[t.name]) for t in self._spec.inputs))
+        names = [t.name for t in self._spec.outputs]
+        return {name: value.numpy() for name, value in zip(names, out, strict=True)}
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 class CropModel:
-    """The bundle's two graphs and the runtime's composition on pictures that are aligned crops
+    """Both graphs of a model and the runtime's composition on pictures that are aligned crops
     already.
 
     Owns two sessions; use it in ``with``.
     """
 
-    def __init__(self, bundle: ModelBundle, backend: Backend, threads: int = 0) -> None:
-        """Load both graphs.
+    def __init__(self, encoder: Runs, generator: Runs) -> None:
+        self._encoder, self._generator = encoder, generator
+        self._weight = ops.feather(_S)
+        self._no_base = np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32)
+        self._absolute = np.zeros((1, 1), np.float32)
+
+    @classmethod
+    def of_bundle(cls, bundle: ModelBundle, backend: Backend, threads: int = 0) -> CropModel:
+        """What ships, run as it is run.
 
         Args:
             bundle: The model.
             backend: Runs it.
             threads: As Backend.load.
         """
-        self._encoder = backend.load(bundle.encoder_path, ENCODER_SPEC, threads)
-        self._generator = backend.load(bundle.generator_path, GENERATOR_SPEC, threads)
-        self._weight = ops.feather(_S)
-        self._no_base = np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32)
-        self._absolute = np.zeros((1, 1), np.float32)
+        return cls(
+            backend.load(bundle.encoder_path, ENCODER_SPEC, threads),
+            backend.load(bundle.generator_path, GENERATOR_SPEC, threads),
+        )
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> CropModel:
+        """A checkpoint's averaged weights, run by PyTorch.
+
+        Raises:
+            ModelFileError, ConfigError: If it is no checkpoint.
+        """
+        from training.checkpoint import load_net
+        from training.networks.export_graphs import EncoderGraph, GeneratorGraph
+
+        net, _ = load_net(checkpoint)
+        return cls(
+            TorchGraphs(EncoderGraph(net).eval(), ENCODER_SPEC),
+            TorchGraphs(GeneratorGraph(net).eval(), GENERATOR_SPEC),
+        )
 
     def __enter__(self) -> CropModel:
         return self
@@ -632,6 +684,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, help="model bundle (default: the one installed)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="a step_* folder, run by PyTorch, instead"
+    )
     parser.add_argument("--backend", default="onnxruntime", help="default: %(default)s")
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads a graph, 0 lets the runtime choose"
@@ -683,6 +738,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _about_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    from training.checkpoint import read_config, read_state
+
+    state = read_state(checkpoint)
+    return {
+        "name": read_config(checkpoint).name,
+        "steps": state.step,
+        "trained_minutes": round(state.elapsed_s / 60, 2),
+        "backend": "pytorch",
+    }
+
+
 def _run(args: argparse.Namespace) -> int:
     if bool(args.real) == (args.val_shards is not None):
         raise ConfigError("give either --val-shards DIR or --real")
@@ -691,14 +758,19 @@ def _run(args: argparse.Namespace) -> int:
     for option in ("limit", "sheet_cases"):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise ConfigError(f"--{option.replace('_', '-')} must be 1 or more")
-    bundle, backend = load_bundle(args.model), get_backend(args.backend)
-    about = {
-        "name": bundle.name,
-        "encoder_sha256": bundle.sha256,
-        "generator_sha256": bundle.generator_sha256,
-        "steps": bundle.manifest["steps"],
-        "backend": backend.name,
-    }
+    if args.checkpoint is not None and (args.real or args.model is not None):
+        raise ConfigError("--checkpoint: goes with --val-shards, and without --model")
+    if args.checkpoint is not None:
+        model, about = CropModel.of_checkpoint(args.checkpoint), _about_checkpoint(args.checkpoint)
+    else:
+        bundle, backend = load_bundle(args.model), get_backend(args.backend)
+        about = {
+            "name": bundle.name,
+            "encoder_sha256": bundle.sha256,
+            "generator_sha256": bundle.generator_sha256,
+            "steps": bundle.manifest["steps"],
+            "backend": backend.name,
+        }
     if args.real:
         from training import evaluate_real
 
@@ -708,10 +780,9 @@ def _run(args: argparse.Namespace) -> int:
     else:
         identity = DlibIdentity() if args.identity else None
         quadruples = read_quadruples(args.val_shards, args.limit, args.any_split)
-        with (
-            CropModel(bundle, backend, args.threads) as model,
-            MediapipeTracker(static=True) as tracker,
-        ):
+        if args.checkpoint is None:
+            model = CropModel.of_bundle(bundle, backend, args.threads)
+        with model, MediapipeTracker(static=True) as tracker:
             report, cases = evaluate_held_out(
                 model, quadruples, tracker, args.sheet_cases if args.sheet else 0, identity
             )

@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--limit and --cases must be 1 or more")
         bundle = load_bundle(args.model)
         quadruples = list(read_quadruples(args.val_shards, args.limit, args.any_split))
-        with CropModel(bundle, get_backend(args.backend), args.threads) as model:
+        with CropModel.of_bundle(bundle, get_backend(args.backend), args.threads) as model:
             gains = measure(model, quadruples, np.random.default_rng(0), args.cases)
         print(text(gains))
         if args.json:

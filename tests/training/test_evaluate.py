@@ -230,7 +230,7 @@ def test_crop_landmarks_are_in_the_crop_although_the_tracker_sees_a_margin() -> 
 def test_crop_model_runs_what_ships(tmp_path: Path) -> None:
     bundle = load_bundle(tiny_bundle(tmp_path / "bundle"))
     target, source = picture(1), picture(2)
-    with evaluate.CropModel(bundle, get_backend("onnxruntime"), 1) as model:
+    with evaluate.CropModel.of_bundle(bundle, get_backend("onnxruntime"), 1) as model:
         own, _ = model.encode(target)
         tokens, aus = model.encode(source)
         assert tokens.shape == (NUM_AUS, TOKEN_DIM)
@@ -253,7 +253,7 @@ def test_convention_crop_model_warp_fetches_from_where_the_flow_points(tmp_path:
     target = np.random.default_rng(0).integers(0, 255, (S, S, 3)).astype(np.uint8)
     flow = np.zeros((1, 2, S, S), np.float32)
     flow[0, 0], flow[0, 1] = 3.0, -2.0
-    with evaluate.CropModel(bundle, get_backend("onnxruntime"), 1) as model:
+    with evaluate.CropModel.of_bundle(bundle, get_backend("onnxruntime"), 1) as model:
         out = model.warped(target, flow).picture_rgb
     np.testing.assert_array_equal(out[100:110, 100:110], target[98:108, 103:113])
 
@@ -309,3 +309,39 @@ def test_main_wrong_options_one_sentence_and_code_2(
     err = capsys.readouterr().err
     assert match in err
     assert "Traceback" not in err
+
+
+def test_a_checkpoint_run_by_pytorch_says_what_its_bundle_says(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch (the 'train' extra) is not installed")
+    from dataclasses import replace
+
+    from engines.export import export_bundle
+    from engines.torch_graphs import graphs_of_checkpoint
+    from tests.support.fake_shards import write_fake_shard
+    from training.checkpoint import latest_checkpoint
+    from training.config import get_config
+    from training.loop import loop
+
+    torch.manual_seed(0)
+    write_fake_shard(tmp_path / "train" / "shard_00000", quadruples=2, size_px=64)
+    config = replace(get_config("smoke"), steps=2)
+    loop(
+        config=config, shards=[tmp_path / "train"], val_shards=[], out=tmp_path / "run", threads=1,
+        device="cpu",
+    )  # fmt: skip
+    checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    graphs = graphs_of_checkpoint(checkpoint)
+    export_bundle(graphs, tmp_path / "bundle", name="t", config={}, data={}, steps=2, validation={})
+    bundle = load_bundle(tmp_path / "bundle")
+    gains = np.ones(NUM_AUS, np.float32)
+    with (
+        evaluate.CropModel.of_bundle(bundle, get_backend("onnxruntime"), 1) as shipped,
+        evaluate.CropModel.of_checkpoint(checkpoint) as trained,
+    ):
+        a, b = (m.encode(picture(1)) for m in (shipped, trained))
+        for one, other in zip(a, b, strict=True):
+            np.testing.assert_allclose(one, other, atol=5e-3)
+        a, b = (m.answer(picture(2), b[0], gains) for m in (shipped, trained))
+    assert np.abs(a.picture_rgb.astype(int) - b.picture_rgb).max() <= 3
+    np.testing.assert_allclose(a.flow_xy, b.flow_xy, atol=0.05)
