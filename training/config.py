@@ -229,9 +229,9 @@ class LossConfig:
         0.5,
         1.0,
         10.0,
-        8.0,
+        14.0,
         4.0,
-        5.0,
+        7.0,
     )
     """Weights of background, face, mouth interior, eyeball, lips, lids in the image and keep
     terms.
@@ -240,9 +240,9 @@ class LossConfig:
         0.25,
         1.0,
         0.5,
+        10.0,
         3.0,
-        3.0,
-        5.0,
+        6.0,
     )
     """The same for flow and shade; what is not visible in the partner weighs nothing."""
     presence_threshold: float = 0.2
