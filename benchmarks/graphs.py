@@ -320,9 +320,13 @@ def _pad(s: _Step) -> Any:
     return s.call(_f().pad, s.input(0), sides, "constant", outside)
 
 
-def _reduce_mean(s: _Step) -> Any:
-    axes = s.integers(1) if s.has(1) else list(s.attributes["axes"])
-    return s.call(_t().mean, s.input(0), axes, bool(s.attributes.get("keepdims", 1)))
+def _reduced(name: str) -> Callable[[_Step], Any]:
+    def reduce(s: _Step) -> Any:
+        axes = s.integers(1) if s.has(1) else list(s.attributes["axes"])
+        function = getattr(_t(), name)
+        return s.call(function, s.input(0), axes, bool(s.attributes.get("keepdims", 1)))
+
+    return reduce
 
 
 def _depth_to_space(s: _Step) -> Any:
@@ -363,7 +367,8 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     ),
     "MatMul": _binary(operator.matmul),
     "Mul": _binary(operator.mul),
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reduced("mean"),
+    "ReduceSum": _reduced("sum"),
     "Pad": _pad,
     "Relu": _unary("relu"),
     "Reshape": lambda s: s.call(_t().reshape, s.input(0), tuple(s.integers(1))),
