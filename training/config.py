@@ -577,7 +577,6 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             au_free_channels=8,
             condition_dim=16,
             map_channels=4,
-            change_rank=3,
             decoder_channels=(16, 16, 8, 8),
             decoder_blocks=(0, 1, 0, 0),
         ),

@@ -94,14 +94,17 @@ def test_exported_reading_of_a_mirrored_face_is_the_mirrored_reading(net: RtNet)
     torch.testing.assert_close(net.label_tokens.inverse(alone(picture)[0]), once)
 
 
-def test_parity_torch_onnx_of_both_graphs(net: RtNet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change_rank", [0, 3])
+def test_parity_torch_onnx_of_both_graphs(change_rank: int, tmp_path: Path) -> None:
     """Static shapes, opset 18, standard operators, rank at most 4; the same numbers from ONNX
     Runtime.
     """
     import onnx
     import onnxruntime
 
-    shout(net).eval()
+    net = shout(build(replace(SMOKE, change_rank=change_rank))).eval()
+    if change_rank:
+        torch.nn.init.normal_(net.generator.change_fields.weight, std=0.1)
     for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):
         inputs = {i.name: torch.rand(i.shape) for i in spec.inputs}
         path = tmp_path / f"{spec.name}.onnx"
@@ -216,8 +219,12 @@ def test_linear_part_moves_with_the_tokens_change_and_is_silent_without(net: RtN
     torch.testing.assert_close(flows[2], 2 * flows[1], atol=1e-4, rtol=1e-4)
 
 
-def test_fields_of_change_are_linear_in_it_and_silent_without(net: RtNet) -> None:
-    generator = net.generator
+def with_fields() -> RtNet:
+    return build(replace(SMOKE, change_rank=3)).eval()
+
+
+def test_fields_of_change_are_linear_in_it_and_silent_without() -> None:
+    generator = with_fields().generator
     torch.nn.init.normal_(generator.change_fields.weight)
     x, change = (
         torch.randn(2, generator.change_fields.in_channels, 6, 5),
@@ -235,7 +242,8 @@ def test_fields_of_change_are_linear_in_it_and_silent_without(net: RtNet) -> Non
         torch.testing.assert_close(said, want, atol=1e-5, rtol=1e-5)
 
 
-def test_fields_of_change_reach_the_answer_and_start_silent(net: RtNet) -> None:
+def test_fields_of_change_reach_the_answer_and_start_silent() -> None:
+    net = with_fields()
     features = net.encoder(look(torch.rand(1, 3, 64, 64))).features
     own, mixed = torch.randn(1, NUM_AUS, 16), torch.randn(1, NUM_AUS, 16)
     with torch.no_grad():
