@@ -384,6 +384,7 @@ class Person:
         new._neutral = self._fitter.identity_shape(drawn.identity)
         new._drawn = replace(drawn, blink_reach=self._fitter.blink_reach(drawn, new._neutral))
         new._other, new._other_share = other, albedo
+        new._skins = self._log_skin(), other._log_skin()
         return new
 
     def _log_skin(self) -> tuple[F32, float]:
@@ -412,7 +413,7 @@ class Person:
         inner = cv2.distanceTransform(whole, cv2.DIST_L2, 5) / (SUPERSAMPLE * 0.05 * self._size)
         share = self._other_share * np.clip(inner, 0, 1) * faces_camera * face
         share = cv2.GaussianBlur(share.astype(np.float32), (0, 0), 1.0 * SUPERSAMPLE)[..., None]
-        (mean, spread), (their_mean, their_spread) = self._log_skin(), self._other._log_skin()
+        (mean, spread), (their_mean, their_spread) = self._skins
         theirs = np.log(self._other._fetch(surface.other[..., :2]).clip(2, 255)) - their_mean
         theirs = theirs * min(1.0, spread / max(their_spread, 1e-3)) + mean
         mixed = np.exp((1 - share) * np.log(colour.clip(2, 255)) + share * theirs)
