@@ -36,6 +36,11 @@ U8 = npt.NDArray[np.uint8]
 SUPERSAMPLE = 2
 LID_SKIN_ABOVE = 0.035
 """Where unseen lid skin takes its colour from: this far above, as a fraction of the crop's side."""
+LID_LIGHT = 0.65
+"""Unseen lid skin is at least so bright as a part of the skin below the same eye: what lay in a
+dark fold is stretched out into the light."""
+LID_LIFT_LIMIT = 2.2
+"""Most that dark lid skin is brightened."""
 MOUTH_RGB = {
     "mouth_socket": (118, 52, 48),
     "gums_tongue": (190, 104, 100),
@@ -582,6 +587,7 @@ class Person:
         if lid.any():
             above = self._fetch(place - np.array([0, LID_SKIN_ABOVE * self._size], np.float32))
             colour = colour * (1 - lid[..., None]) + above * lid[..., None]
+            colour = self._lift_lids(colour, lid, surface, position)
         colour = self._mixed_skin(colour, surface)
         skin = np.isin(surface.part, _SKIN)
         ratio = np.where(skin, surface.extra[..., 0], 1.0).astype(np.float32)
@@ -635,6 +641,47 @@ class Person:
             cv2.polylines(line, [points.reshape(-1, 1, 2)], False, 255, thick, cv2.LINE_AA, 4)
             soft = cv2.GaussianBlur(line, (0, 0), 0.5 * SUPERSAMPLE).astype(np.float32) / 255
             out = np.maximum(out, LASH_DARKNESS * closed * soft)
+        return out
+
+    def _lift_lids(self, colour: F32, lid: F32, surface: Surface, position: F32) -> F32:
+        """Unseen lid skin, no darker than LID_LIGHT of the skin below its eye and half way to that
+        skin's hue; its texture stays.
+
+        Args:
+            colour: (R, R, 3) 0..255.
+            lid: (R, R) 0..1, where lid skin was not to be seen.
+            surface: What is drawn.
+            position: (V, 3) the drawn mesh.
+        """
+        face = surface.part == _PARTS.index("face")
+        to_px = colour.shape[0] / self._size
+        out = colour.copy()
+        for side, _, _ in EYES:
+            upper, lower = (position[rim, :2] * to_px - 0.5 for rim in self._fitter.lids[side])
+            both = np.concatenate([upper, lower])
+            width = max(float(np.linalg.norm(upper[0] - upper[-1])), 1.0)
+            (left, _), (right, bottom) = both.min(0), both.max(0)
+            below = (
+                slice(max(int(bottom + 0.3 * width), 0), max(int(bottom + 0.7 * width), 0)),
+                slice(max(int(left), 0), max(int(right), 0)),
+            )
+            skin = colour[below][face[below]]
+            if len(skin) < 20:
+                continue
+            wanted = np.quantile(skin, 0.4, axis=0)
+            y0, y1 = max(int(bottom - 1.2 * width), 0), max(int(bottom + 0.2 * width), 0)
+            x0, x1 = max(int(left - 0.2 * width), 0), max(int(right + 0.2 * width), 0)
+            here = (slice(y0, y1), slice(x0, x1))
+            if colour[here].size == 0:
+                continue
+            smooth = cv2.GaussianBlur(colour[here], (0, 0), 0.06 * width).clip(4, 255)
+            light = smooth.mean(2, keepdims=True)
+            lift = np.clip(LID_LIGHT * wanted.mean() / light, 1.0, LID_LIFT_LIMIT)
+            # as far as it is lifted it takes on the skin's hue
+            hue = (wanted / wanted.mean()) / (smooth / light)
+            share = np.clip(lift - 1.0, 0, 1) * 0.5
+            gain = lift * (1 + share * (hue - 1))
+            out[here] = colour[here] * (1 + lid[here][..., None] * (gain - 1))
         return out
 
     def _stretched_lid(self, surface: Surface, place: F32) -> F32:
