@@ -76,7 +76,7 @@ VARIANTS: Final[dict[str, Variant]] = {
             "fill_detail",
         ),
     ),
-    "rt_without_fields": Variant("no fields of change", changes={"network.change_rank": "0"}),
+    "rt_without_fields": Variant("no fields of units", changes={"network.unit_channels": "0"}),
     "eft": Variant("the published scheme: synthesis", config="eft"),
     "ganimation": Variant("masks by an AU vector", config="ganimation"),
 }  # fmt: skip

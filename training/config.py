@@ -78,9 +78,10 @@ class NetworkConfig:
     """Channels of the generator at 16, 32, 64 and 128 px."""
     decoder_blocks: tuple[int, int, int, int] = (1, 2, 1, 0)
     """Modulated residual blocks of the generator at 16, 32, 64 and 128 px."""
-    change_rank: int = 0
-    """Fields of flow and shade that the generator draws in the target's face, weighed linearly by
-    the tokens' change; 0 leaves them out.
+    unit_channels: int = 0
+    """Width of the layer before the fields of the units: what one unit of each intensity does to
+    this very face, drawn by the generator and weighed by the change of intensities; 0 leaves the
+    fields out.
     """
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
@@ -129,7 +130,7 @@ class NetworkConfig:
             "map_channels",
         ):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
-        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels", "change_rank"):
+        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels", "unit_channels"):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
@@ -153,6 +154,10 @@ class LossConfig:
     """Charbonnier end-point error of the flow, pixels of a 256-px crop."""
     flow_multiscale: float = 2.0
     """The same after 4x and 8x averaging."""
+    unit_fields: float = 4.0
+    """Error of the fields of the units, each as a part of how far the unit moves things; no such
+    term without shards that hold them, or without such a part of the network.
+    """
     keep: float = 0.5
     """Binary cross-entropy of keep."""
     shade: float = 1.0
@@ -520,7 +525,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        network=NetworkConfig(change_rank=32),
+        network=NetworkConfig(unit_channels=96),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -536,7 +541,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             au_free_channels=128,
             condition_dim=192,
             map_channels=48,
-            change_rank=48,
+            unit_channels=128,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),

@@ -202,6 +202,25 @@ def token_pair(tokens: Tensor, label_tokens: Tensor) -> Tensor:
     return F.smooth_l1_loss(tokens[1::2] - tokens[0::2], labels[1::2] - labels[0::2])
 
 
+def unit_fields(said: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Error of what each unit does to a face, against how much it does (ours).
+
+    ``mean_k sum_p w |b - b*| / sum_p w / sqrt(m_k)``, with m_k the mean length of the unit's true
+    field, and |.| smoothed by a hundredth of its own scale. The root lies between counting pixels,
+    where the jaw is everything, and counting parts, where a dimple is as much as the jaw.
+
+    Args:
+        said: (N, U, 2, H, W) pixels per unit of intensity.
+        truth: The same.
+        weight: (N, 1, H, W), 0 where there is no truth.
+    """
+    total = weight.sum().clamp_min(1e-6)
+    length = truth.square().sum(2).sqrt()  # (N, U, H, W)
+    size = (length * weight).sum((0, 2, 3)) / total
+    error = ((said - truth).square().sum(2) + 1e-4).sqrt() - 1e-2
+    return ((error * weight).sum((0, 2, 3)) / total / (size + 0.05).sqrt()).mean()
+
+
 def token_effect(said: Tensor, labels: Tensor, effect: Tensor, single: float) -> Tensor:
     """Squared error of intensities, in the metric of what they do to the picture (ours).
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from rt_swap.contract import CROP_SIZE_PX
 from training import losses
 from training.compose import compose
-from training.config import SampleConfig, TrainConfig
-from training.data.dataset import DONOR, DONOR_BASE, PARTNER, Batch
+from training.config import LOOK_XYXY, SampleConfig, TrainConfig
+from training.data.dataset import DONOR, DONOR_BASE, FIELDS_SIDE, PARTNER, Batch
 from training.data.labelled import LabelledBatch
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
@@ -200,8 +200,12 @@ def run_networks(
 def _in_look(
     truth: Truth, said: Instructions, target_rgb: Tensor, region: Tensor
 ) -> tuple[Truth, Instructions, Tensor, Tensor]:
-    """What lies in the look; the AU-free feature is no picture and stays."""
-    inner = {f.name: cut_look(getattr(said, f.name)) for f in fields(said) if f.name != "au_free"}
+    """What lies in the look; features and fields are no pictures of the crop, and stay."""
+    inner = {
+        f.name: cut_look(getattr(said, f.name))
+        for f in fields(said)
+        if f.name not in ("au_free", "unit_fields")
+    }
     return (
         Truth(
             **{
@@ -344,12 +348,37 @@ class Objective:
             "fill": losses.fill_l1(said.fill_rgb, truth.rgb, truth.keep),
             "fill_detail": losses.laplacian_l1((said.fill_rgb - truth.rgb) * hidden, hidden),
         }
+        terms |= self._unit_fields(batch, f)
         if bool(f.plan.still.any()):
             still = f.plan.still
             terms["self_reconstruction"] = losses.self_reconstruction(
                 f.out_rgb[still], batch.rgb[still]
             )
         return terms
+
+    def _unit_fields(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
+        """What each unit does, where the picture to arrive at knows it."""
+        if f.said.unit_fields is None or not len(batch.fields_row):
+            return {}
+        known = torch.full((len(batch.rgb),), -1, device=batch.rgb.device)
+        known[batch.fields_row] = torch.arange(len(batch.fields_row), device=known.device)
+        at = known[f.plan.truth]
+        samples = torch.nonzero(at >= 0)[:, 0]
+        rows = at[samples]
+        cells = F.interpolate(
+            f.truth.region[samples].float(), size=(FIELDS_SIDE, FIELDS_SIDE), mode="nearest-exact"
+        )
+        x0, y0, x1, y1 = (v * FIELDS_SIDE // CROP_SIZE_PX for v in LOOK_XYXY)
+        weight = losses.region_weight(
+            cells[:, :, y0:y1, x0:x1], self.config.losses.flow_region_weights
+        )
+        return {
+            "unit_fields": losses.unit_fields(
+                f.said.unit_fields[samples],
+                batch.fields[rows],
+                weight * batch.fields_seen[rows],
+            )
+        }
 
     def _tokens(self, net: RtNet, batch: Batch, tokens: Tensor, known: Tensor) -> dict[str, Tensor]:
         # the head learns to read the tokens; where the tokens go is the teacher's business, until

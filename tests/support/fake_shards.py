@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rt_swap.aus import AU_NAMES, NUM_AUS
+from training.data.dataset import FIELDS_SIDE, NOTHING
 
 
 def write_fake_shard(
@@ -24,7 +25,7 @@ def write_fake_shard(
     2 moved so.
 
     So flow to 1 from 0 is (3, -2) everywhere, and flow to 0 from 1 is (-3, 2); keep is 0 in a
-    box of picture 1 and 3.
+    box of picture 1 and 3. The units' fields add up to the flow; the mesh is not in the top rows.
     """
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True)
@@ -48,13 +49,24 @@ def write_fake_shard(
     gains = (rng.random((q, NUM_AUS)) < 0.7).astype(np.float32)
     gains[0] = 1
     g = gains[:, :, None]
+    aus_lr = np.stack([a, a + g * (b - a), b, b + g * (a - b)], axis=1).astype(np.float32)
+    # as much of the flow for each unit as it changes: the sum of change times field is the flow
+    change = (aus_lr[:, [1, 0, 3, 2]] - aus_lr).reshape(q, 4, -1, 1)
+    of_unit = change * flow[:, :, None, :, 0, 0] / 64 / (change**2).sum(2, keepdims=True)
+    step_px = np.abs(of_unit).max(-1) / 127
+    steps = np.rint(of_unit / np.maximum(step_px, 1e-9)[..., None]).astype(np.int8)
+    fields = np.empty((q, 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2), np.int8)
+    fields[:] = steps.reshape(q, 4, 1, 1, NUM_AUS, 2, 2)
+    fields[:, :, :14] = NOTHING
     arrays = {
         "rgb": rgb,
         "flow": flow,
         "keep": keep,
         "shade": np.full((q, 4, s, s), 160, np.uint8),
         "region": region,
-        "aus_lr": np.stack([a, a + g * (b - a), b, b + g * (a - b)], axis=1).astype(np.float32),
+        "aus_lr": aus_lr,
+        "fields": fields,
+        "step_px": step_px.reshape(q, 4, NUM_AUS, 2).astype(np.float32),
         "gains": gains,
         "people": np.tile(np.array([[0, 1]], np.int32), (q, 1)),
         "real": rng.integers(0, 256, (reals, s, s, 3), dtype=np.uint8),

@@ -172,6 +172,48 @@ def test_convention_flow_leads_from_partner_to_picture_after_any_augmentation(
     assert float(error.mean()) < 0.01 < 0.05 < float(unmoved.mean())
 
 
+@pytest.mark.parametrize(
+    "augment",
+    [
+        STILL,
+        AugmentConfig(flip=1.0, degrade=0.0, bend_px=0.0),
+        AugmentConfig(flip=0.5, degrade=0.0, bend_px=6.0),
+    ],
+    ids=["still", "mirrored", "bent"],
+)
+@pytest.mark.parametrize("size_px", [64, 32])
+def test_convention_fields_of_units_add_up_to_the_flow(
+    shard: Path, augment: AugmentConfig, size_px: int
+) -> None:
+    """Weighed by the partner's intensities less the picture's own; whatever the augmentation."""
+    batch = BatchMaker(ShardSet([shard]), augment, 5).batch(0, 3, size_px)
+    rows = batch.fields_row
+    assert batch.fields.shape == (6, 2 * NUM_AUS, 2, 48, 44) and batch.fields_seen.any()
+    assert (rows // 2).tolist() == [0, 1, 2, 3, 4, 5]  # one picture of each person
+    partner = rows // 4 * 4 + torch.tensor(PARTNER)[rows % 4]
+    change = (batch.aus_lr[partner] - batch.aus_lr[rows]).flatten(1)
+    added = (batch.fields * change[:, :, None, None, None]).sum(1)
+    x0, y0, x1, y1 = (v // 4 for v in LOOK_XYXY)
+    flow = torch.nn.functional.interpolate(batch.flow_xy[rows], size=(64, 64), mode="bilinear")
+    flow = flow[:, :, y0:y1, x0:x1] * (256 / size_px)
+    seen = batch.fields_seen.expand_as(flow).clone()
+    seen[:, :, -2:] = False  # beside the fake's edge flow falls to 0
+    torch.testing.assert_close(added[seen], flow[seen], atol=0.4, rtol=0.02)
+    assert float(flow[seen].abs().mean()) > 4  # 3 and 2 px of 64 are 12 and 8 of 256
+    # where the mesh is not, nothing is said
+    assert not batch.fields_seen.all()
+    assert not batch.fields[
+        ~batch.fields_seen.expand(-1, 2, -1, -1)[:, None].expand_as(batch.fields)
+    ].any()
+
+
+def test_shards_without_fields_of_units_still_make_batches(shard: Path) -> None:
+    for stem in ("fields", "step_px"):
+        (shard / f"{stem}.npy").unlink()
+    batch = BatchMaker(ShardSet([shard]), STILL, 5).batch(0, 1, 64)
+    assert len(batch.fields) == len(batch.fields_row) == 0 and len(batch.rgb) == 4
+
+
 def test_mirror_swaps_sides_and_gaze() -> None:
     aus = np.zeros((NUM_AUS, 2), np.float32)
     aus[AuId.AU12.index] = 0.9, 0.1

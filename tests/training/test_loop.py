@@ -28,7 +28,7 @@ from training.config import (
     TrainConfig,
     get_config,
 )
-from training.data.dataset import BatchMaker, ShardSet
+from training.data.dataset import PARTNER, BatchMaker, ShardSet
 from training.data.labelled import LabelledBatch
 from training.grid import flow_rgb
 from training.loop import ema_decay_at, loop, schedule
@@ -141,6 +141,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0).batch(0, 3, 64)
     always = replace(
         SMOKE,
+        network=replace(SMOKE.network, unit_channels=8),
         losses=replace(
             SMOKE.losses,
             cycle_every=1,
@@ -150,7 +151,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
         ),
     )
     torch.manual_seed(0)
-    net, critics = build(SMOKE.network), Critics(SMOKE.network)
+    net, critics = build(always.network), Critics(SMOKE.network)
     torch.nn.init.normal_(net.generator.head_smooth.weight, std=0.1)
     rng = np.random.default_rng(1)
     plan = plan_samples(batch.gains, SampleConfig(0.5, 0.5, 0, 0), rng, with_identity=True)
@@ -223,6 +224,40 @@ def test_what_lies_outside_the_look_weighs_nothing(shards: Path) -> None:
     assert terms(outside) == plain
     inside = terms(1 - outside)
     assert all(inside[n] > plain[n] for n in ("image", "image_detail", "flow", "shade"))
+
+
+def test_unit_fields_are_judged_on_the_picture_to_arrive_at(shards: Path) -> None:
+    """A sample whose truth knows its fields is compared with those of the truth, others with
+    none.
+    """
+    maker = BatchMaker(ShardSet([shards / "train"]), replace(SMOKE.augment, flip=0.0), 0)
+    batch = maker.batch(0, 2, 64)
+    config = replace(SMOKE, network=replace(SMOKE.network, unit_channels=8))
+    torch.manual_seed(0)
+    net = build(config.network).eval()
+    swaps = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    forward = run_networks(net, batch, swaps, config)
+    objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
+    assert float(objective._unit_fields(batch, forward)["unit_fields"].detach()) > 0.1
+    fields = torch.zeros(8, 2 * NUM_AUS, 2, 48, 44)
+    told = torch.zeros(8, dtype=torch.bool)
+    for row, field in zip(batch.fields_row.tolist(), batch.fields, strict=True):
+        fields[PARTNER[row % 4] + row // 4 * 4] = field  # who has this picture for a truth
+        told[PARTNER[row % 4] + row // 4 * 4] = True
+
+    def term(said: torch.Tensor) -> float:
+        instructions = replace(forward.said, unit_fields=said)
+        terms = objective._unit_fields(batch, replace(forward, said=instructions))
+        return float(terms["unit_fields"])
+
+    assert term(fields) == pytest.approx(0, abs=1e-5)
+    fields[~told] = 99.0
+    assert term(fields) == pytest.approx(0, abs=1e-5)
+    fields[told] *= 0.5
+    assert term(fields) > 0.05
+    assert (
+        objective._unit_fields(batch, run_networks(build(SMOKE.network), batch, swaps, SMOKE)) == {}
+    )
 
 
 def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:

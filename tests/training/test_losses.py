@@ -147,6 +147,21 @@ def test_token_pair_sees_differences_of_one_person_only() -> None:
     assert not value.requires_grad
 
 
+def test_unit_fields_is_error_over_the_root_of_size() -> None:
+    truth = torch.zeros(1, 2, 2, 2, 2)
+    truth[:, 0, 0] = 9.0  # one unit moves everything by 9 px, the other nothing
+    weight = torch.ones(1, 1, 2, 2)
+    assert losses.unit_fields(truth, truth, weight).item() == pytest.approx(0, abs=1e-6)
+    said = truth.clone()
+    said[:, 0, 1] = 3.0  # 3 px off, at right angles
+    want = (3.0 / (9.0 + 0.05) ** 0.5) / 2
+    assert losses.unit_fields(said, truth, weight).item() == pytest.approx(want, rel=0.01)
+    # what weighs nothing says nothing, and weights are shares
+    said[..., 0, 0] = 100.0
+    weight[..., 0, 0] = 0
+    assert losses.unit_fields(said, truth, 5 * weight).item() == pytest.approx(want, rel=0.01)
+
+
 def test_token_effect_measures_in_the_metric_and_pairs_people() -> None:
     labels = torch.zeros(2, 1, 2)
     said = torch.tensor([[[1.0, 0.0]], [[1.0, 2.0]]])
@@ -245,5 +260,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "_single",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 25
+    assert len(names) == 26
     assert [name for name in names if f'"{name}"' not in text] == []

@@ -94,17 +94,18 @@ def test_exported_reading_of_a_mirrored_face_is_the_mirrored_reading(net: RtNet)
     torch.testing.assert_close(net.label_tokens.inverse(alone(picture)[0]), once)
 
 
-@pytest.mark.parametrize("change_rank", [0, 3])
-def test_parity_torch_onnx_of_both_graphs(change_rank: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit_channels", [0, 8])
+def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) -> None:
     """Static shapes, opset 18, standard operators, rank at most 4; the same numbers from ONNX
     Runtime.
     """
     import onnx
     import onnxruntime
 
-    net = shout(build(replace(SMOKE, change_rank=change_rank))).eval()
-    if change_rank:
-        torch.nn.init.normal_(net.generator.change_fields.weight, std=0.1)
+    net = shout(build(replace(SMOKE, unit_channels=unit_channels))).eval()
+    if unit_channels:
+        torch.nn.init.normal_(net.generator.units_leave.weight, std=0.1)
+        torch.nn.init.normal_(net.generator.hear_units.weight, std=0.1)
     for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):
         inputs = {i.name: torch.rand(i.shape) for i in spec.inputs}
         path = tmp_path / f"{spec.name}.onnx"
@@ -220,37 +221,43 @@ def test_linear_part_moves_with_the_tokens_change_and_is_silent_without(net: RtN
 
 
 def with_fields() -> RtNet:
-    return build(replace(SMOKE, change_rank=3)).eval()
+    return build(replace(SMOKE, unit_channels=8)).eval()
 
 
-def test_fields_of_change_are_linear_in_it_and_silent_without() -> None:
-    generator = with_fields().generator
-    torch.nn.init.normal_(generator.change_fields.weight)
-    x, change = (
-        torch.randn(2, generator.change_fields.in_channels, 6, 5),
-        torch.randn(2, NUM_AUS, 16),
-    )
+def test_fields_of_units_move_by_the_change_of_intensities() -> None:
+    """Flow is less the sum of each unit's field times its change, as the fields are given out."""
+    net = with_fields()
+    generator = net.generator
+    torch.nn.init.normal_(generator.units_leave.weight)
+    x = torch.randn(2, SMOKE.decoder_channels[2], 48, 44)
+    own, wanted = torch.rand(2, 2, NUM_AUS, 2)
+    change = net.label_tokens(wanted) - net.label_tokens(own)
     with torch.no_grad():
-        said = generator._fields_of_change(x, change)
-        assert said.shape == (2, 3, 6, 5)
-        assert not generator._fields_of_change(x, 0 * change).any()
-        torch.testing.assert_close(generator._fields_of_change(x, 0.5 * change), 0.5 * said)
-        # field by field: sum over r of code_r times channels 3 r ... 3 r + 2
-        code = generator.change_code(change.flatten(1))
-        fields = generator.change_fields(x)
-        want = sum(code[:, r, None, None, None] * fields[:, 3 * r : 3 * r + 3] for r in range(3))
-        torch.testing.assert_close(said, want, atol=1e-5, rtol=1e-5)
+        moved, fields = generator._units(x, change)
+        assert moved.shape == (2, 3, 48, 44) and fields.shape == (2, 2 * NUM_AUS, 2, 48, 44)
+        assert not generator._units(x, 0 * change)[0].any()
+        torch.testing.assert_close(generator._units(x, 0.5 * change)[0], 0.5 * moved)
+        want = -(fields * (wanted - own).reshape(2, -1, 1, 1, 1)).sum(1)
+        torch.testing.assert_close(
+            moved[:, :2] * net.config.flow_scale_px, want, atol=1e-3, rtol=1e-3
+        )
+        # a token's numbers that say nothing of intensities move nothing
+        back = net.label_tokens.inverse(change + net.label_tokens.bias)
+        silent = change - torch.einsum("nks,ksd->nkd", back, net.label_tokens.weight)
+        assert generator._units(x, silent)[0].abs().max() < 1e-3 * moved.abs().max()
 
 
-def test_fields_of_change_reach_the_answer_and_start_silent() -> None:
+def test_fields_of_units_reach_the_answer_and_start_silent() -> None:
     net = with_fields()
     features = net.encoder(look(torch.rand(1, 3, 64, 64))).features
     own, mixed = torch.randn(1, NUM_AUS, 16), torch.randn(1, NUM_AUS, 16)
     with torch.no_grad():
-        assert not net.generator.change_fields.weight.any()
-        before = net.generator(features, own, mixed).flow_raw
-        net.generator.change_fields.weight.normal_()
-        assert not torch.allclose(before, net.generator(features, own, mixed).flow_raw)
+        assert not net.generator.units_leave.weight.any()
+        said = net.generator(features, own, mixed)
+        assert said.unit_fields is not None and not said.unit_fields.any()
+        net.generator.units_leave.weight.normal_()
+        net.generator.hear_units.weight.normal_()
+        assert not torch.allclose(said.flow_raw, net.generator(features, own, mixed).flow_raw)
         torch.testing.assert_close(
             net.generator(features, own, own).flow_raw,
             _without_fields(net)(features, own, own).flow_raw,
@@ -258,10 +265,9 @@ def test_fields_of_change_reach_the_answer_and_start_silent() -> None:
 
 
 def _without_fields(net: RtNet) -> torch.nn.Module:
-    plain = build(replace(SMOKE, change_rank=0)).eval()
-    plain.load_state_dict(
-        {k: v for k, v in net.state_dict().items() if not k.startswith("generator.change_")}
-    )
+    plain = build(replace(SMOKE, unit_channels=0)).eval()
+    own = plain.state_dict()
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if k in own})
     return plain.generator
 
 

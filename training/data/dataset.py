@@ -42,6 +42,10 @@ DONOR: Final = (2, 3, 0, 1)
 """The other person's picture that drives this one."""
 DONOR_BASE: Final = (3, 2, 1, 0)
 """The other person's picture that shows this one's expression (where gains are 1)."""
+FIELDS_SIDE: Final = 64
+"""Cells of a unit's field along a side of the crop (training.data.render)."""
+NOTHING: Final = -128
+"""In a shard's fields: the face's mesh is not there."""
 _BEND_POINTS: Final = 4
 """Points a side at which a face is bent at random."""
 
@@ -56,6 +60,11 @@ _LAYOUT: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "people": ("int32", ("Q", 2)),
     "real": ("uint8", ("R", "S", "S", 3)),
 }
+_FIELDS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
+    "fields": ("int8", ("Q", 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2)),
+    "step_px": ("float32", ("Q", 4, NUM_AUS, 2)),
+}
+"""Shards made before there were fields lack these."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def open_shard(path: Path) -> Shard:
         meta = json.loads((path / "shard.json").read_text())
         arrays = {
             stem: np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
-            for stem in _LAYOUT
+            for stem in (*_LAYOUT, *(_FIELDS if (path / "fields.npy").exists() else ()))
         }
     except (OSError, ValueError) as exc:
         raise ConfigError(
@@ -111,7 +120,9 @@ def open_shard(path: Path) -> Shard:
         )
     size_of = {"Q": meta.get("quadruples"), "S": meta.get("size_px")}
     faults = []
-    for stem, (dtype, dims) in _LAYOUT.items():
+    for stem, (dtype, dims) in {**_LAYOUT, **_FIELDS}.items():
+        if stem not in arrays:
+            continue
         want = tuple(size_of.get(d, "R") if isinstance(d, str) else d for d in dims)
         have = arrays[stem]
         fits = len(have.shape) == len(want) and all(
@@ -159,6 +170,8 @@ class ShardSet:
                 f"ShardSet: shards have different sizes {sorted(sizes)}; use one size at a time"
             )
         self.size_px: int = sizes.pop()
+        self.has_fields = all("fields" in shard.arrays for shard in self.shards)
+        """Whether all of them say what each unit does."""
         self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
         if not len(self):
             raise ConfigError(f"ShardSet: no quadruples in {', '.join(map(str, paths))}")
@@ -238,6 +251,10 @@ class Batch:
         aus_lr: (N, K, 2) float32.
         gains: (Q, K) float32.
         real_rgb: (R, 3, S, S) float32 untouched real crops.
+        fields: (M, 2K, 2, 48, 44) float32 what a unit of each intensity does to what some of the
+            pictures show, pixels of a 256-px crop, at a quarter of the look's size; M may be 0.
+        fields_seen: (M, 1, 48, 44) bool, where they are known.
+        fields_row: (M,) int64, whose they are.
     """
 
     rgb: Tensor
@@ -249,6 +266,9 @@ class Batch:
     aus_lr: Tensor
     gains: Tensor
     real_rgb: Tensor
+    fields: Tensor
+    fields_seen: Tensor
+    fields_row: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; pictures that enter networks in channels-last order."""
@@ -315,12 +335,17 @@ class BatchMaker:
                 f"batch: {size_px} px does not divide the shards' {self.shards.size_px} px"
             )
         rng = np.random.default_rng((self.seed, 2, cursor))
-        rows = [
-            self._quadruple(
-                self.shards.quadruple(self.index_at(cursor + q)), size_px, rng, instructions
-            )
-            for q in range(quadruples)
-        ]
+        which = np.random.default_rng((self.seed, 3, cursor))  # pictures stay as they are without
+        rows, fields = [], []
+        for q in range(quadruples):
+            raw = self.shards.quadruple(self.index_at(cursor + q))
+            row, geometries, flip = self._quadruple(raw, size_px, rng, instructions)
+            rows.append(row)
+            if instructions and self.augment is not None and self.shards.has_fields:
+                # of one picture of each person: all would take as long as all the rest
+                for person, geometry in enumerate(geometries):
+                    i = 2 * person + int(which.integers(2))
+                    fields.append((*fields_of(raw, i, geometry, flip), 4 * q + i))
         stacked = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         return Batch(
             rgb=to_tensor(stacked["rgb"]),
@@ -332,6 +357,9 @@ class BatchMaker:
             aus_lr=torch.from_numpy(stacked["aus_lr"]),
             gains=torch.from_numpy(stacked["gains"]),
             real_rgb=self._real(2 * quadruples if instructions and real else 0, size_px, rng),
+            fields=_stacked([f for f, _, _ in fields], (2 * NUM_AUS, 2, *_LOOK_CELLS)),
+            fields_seen=_stacked([s for _, s, _ in fields], (1, *_LOOK_CELLS)) > 0,
+            fields_row=torch.tensor([r for _, _, r in fields], dtype=torch.int64),
         )
 
     def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
@@ -398,7 +426,8 @@ class BatchMaker:
         size_px: int,
         rng: np.random.Generator,
         instructions: bool,
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> tuple[dict[str, npt.NDArray[Any]], list[Geometry], bool]:
+        """The quadruple's arrays, each person's geometry, and whether it is mirrored."""
         a, full = self.augment, self.shards.size_px
         flip = bool(a is not None and rng.random() < a.flip)
         if a is not None and a.occlude > 0:
@@ -410,8 +439,10 @@ class BatchMaker:
         flow = np.empty((4, 2, side, side), np.float32)
         keep, region = (np.empty((4, side, side), np.uint8) for _ in range(2))
         shade_log2 = np.empty((4, side, side), np.float32)
+        geometries = []
         for person in range(2):
             geometry = self.draw_geometry(flip, rng)
+            geometries.append(geometry)
             maps = geometry.maps(full)
             at_full = FixedMaps(*maps)
             table, gamma, mixer = (None, 1.0, None) if a is None else colours_of(a, rng)
@@ -443,7 +474,7 @@ class BatchMaker:
         aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         if flip:
             aus_lr, gains = mirror_aus(aus_lr), mirror_aus(gains)
-        return {
+        row = {
             "rgb": rgb,
             "look": look,
             "flow": flow,
@@ -453,6 +484,7 @@ class BatchMaker:
             "aus_lr": aus_lr,
             "gains": gains[None],
         }
+        return row, geometries, flip
 
 
 @dataclass(frozen=True)
@@ -506,6 +538,63 @@ class Geometry:
             (b, a), (d, c) = np.gradient(x), np.gradient(y)
         determinant = a * d - b * c
         return d / determinant, -b / determinant, -c / determinant, a / determinant
+
+
+_X0, _Y0, _X1, _Y1 = (v * FIELDS_SIDE // CROP_SIZE_PX for v in LOOK_XYXY)
+_LOOK_CELLS: Final = (_Y1 - _Y0, _X1 - _X0)
+
+
+def fields_of(
+    raw: dict[str, npt.NDArray[Any]], picture: int, geometry: Geometry, flip: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What a unit of each intensity does to a picture of a quadruple, as a batch shows it.
+
+    Args:
+        raw: The quadruple.
+        picture: Which of its four.
+        geometry: Where the batch's picture comes from.
+        flip: Whether it is mirrored: units then change sides, as in :func:`mirror_aus`.
+
+    Returns:
+        (2K, 2, 48, 44) pixels of a 256-px crop, in the look, and (1, 48, 44), 1 where the mesh is.
+    """
+    to_cells = FIELDS_SIDE / geometry.full_px
+    maps = geometry.maps(FIELDS_SIDE)
+    cut = (slice(_Y0, _Y1), slice(_X0, _X1))
+    # the middle of a cell lies half a cell from its corner, as a pixel's does
+    x, y = ((place[cut] + 0.5) * to_cells - 0.5 for place in maps)
+    left, top = (np.floor(v).astype(np.int32).clip(0, FIELDS_SIDE - 2) for v in (x, y))
+    right, below = (np.clip(v - at, 0, 1)[..., None] for v, at in ((x, left), (y, top)))
+    steps = raw["fields"][picture].reshape(FIELDS_SIDE, FIELDS_SIDE, -1)
+    value, seen = np.float32(0.0), np.ones(_LOOK_CELLS, bool)
+    for down in (0, 1):
+        for across in (0, 1):
+            corner = steps[top + down, left + across]
+            seen &= corner[..., 0] != NOTHING
+            share = (below if down else 1 - below) * (right if across else 1 - right)
+            value = value + corner * share.astype(np.float32)
+    inside = (x >= 0) & (y >= 0) & (x <= FIELDS_SIDE - 1) & (y <= FIELDS_SIDE - 1)
+    seen &= inside
+    fields = value.reshape(*_LOOK_CELLS, 2 * NUM_AUS, 2) * raw["step_px"][picture].reshape(-1, 1)
+    # ways of the shard's picture become ways of the batch's: in cells, then pixels
+    a, b, c, d = (
+        np.broadcast_to(v, (FIELDS_SIDE, FIELDS_SIDE))[cut][..., None]
+        * np.float32(CROP_SIZE_PX / FIELDS_SIDE)
+        for v in geometry.back(*maps)
+    )
+    fx, fy = fields[..., 0], fields[..., 1]
+    moved = np.stack([a * fx + b * fy, c * fx + d * fy]).astype(np.float32)  # (2, H, W, 2K)
+    if flip:
+        moved = moved.reshape(2, *_LOOK_CELLS, NUM_AUS, 2)[..., mirror_order(), ::-1]
+        moved = moved.reshape(2, *_LOOK_CELLS, -1)
+    moved = np.where(seen[..., None], moved, np.float32(0.0))
+    return np.ascontiguousarray(moved.transpose(3, 0, 1, 2)), seen[None].astype(np.float32)
+
+
+def _stacked(arrays: list[npt.NDArray[np.float32]], shape: tuple[int, ...]) -> Tensor:
+    if not arrays:
+        return torch.zeros(0, *shape)
+    return torch.from_numpy(np.stack(arrays))
 
 
 class FixedMaps:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
+from rt_swap.aus import AUS, NUM_AUS
 from training.data.correspond import IRIS_LANDMARKS, Correspondence
 from training.data.ict import RANGES, IctModel
 
@@ -52,6 +53,9 @@ UNFITTED = (
     "mouthShrug",
     "mouthRoll",
 )
+
+
+_GAZE_STEP = 0.2
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,56 @@ class Fitter:
         used = np.flatnonzero(coefficients)
         out = neutral + np.tensordot(coefficients[used], self.model.expression[used], 1)
         for side, (a, b), _ in EYES:
-            turn = self._gaze_rotation(expression, side)
-            centre = self._eye_centre[side] + (neutral[a:b] - self.model.vertices[a:b]).mean(0)
-            out[a:b] = (out[a:b] - centre) @ turn.T + centre
+            out[a:b] = self._turned(out[a:b], neutral, expression, side)
         return np.asarray(out, np.float32)
+
+    def _turned(self, eyeball: F32, neutral: F32, expression: F32, side: str) -> F32:
+        """(v, 3) vertices of one eyeball, turned to where the expression looks."""
+        a, b = next(vertices for name, vertices, _ in EYES if name == side)
+        centre = self._eye_centre[side] + (neutral[a:b] - self.model.vertices[a:b]).mean(0)
+        turn = self._gaze_rotation(expression, side)
+        return np.asarray((eyeball - centre) @ turn.T + centre, np.float32)
+
+    def unit_motion(self, fit: Fit, neutral: F32, expression: F32) -> F32:
+        """What each unit does to every vertex as the picture shows it: the derivative of
+        :meth:`project` of :meth:`shape` by the intensities.
+
+        Faces are linear in them, so this is the whole of a motion, and not only its beginning; but
+        for eyeballs, which turn: theirs is a difference over a fifth of a unit either way.
+
+        Args:
+            fit: Pose, scale and lids.
+            neutral: (V, 3) from :meth:`identity_shape`.
+            expression: (E,) coefficients in [0, 1]; eyeballs turn on from there.
+
+        Returns:
+            (V, 2K, 2) pixels of the portrait per unit of intensity, order (x, y); units in the
+            order of aus_lr, flattened.
+        """
+        model, index = self.model, self.model.shape_index
+        to_xy = fit.rotation[:2].T.astype(np.float32) * np.float32(fit.scale) * [1, -1]
+        out = np.zeros((len(model.vertices), 2 * NUM_AUS, 2), np.float32)
+        for k, au in enumerate(AUS):
+            for side, shapes in enumerate((au.shapes_left, au.shapes_right)):
+                shown = [index[name] for name in shapes]
+                # a unit in the middle of the face has its two sides say the same: half each
+                part = 0.5 if au.is_midline else 1.0
+                reach = np.ones((len(shown), 1, 1), np.float32)
+                for i, name in enumerate(shapes):
+                    if name.startswith("eyeBlink"):
+                        reach[i] = fit.blink_reach["LR".index(name[-1])]
+                moved = (model.expression[shown] * reach).sum(0)
+                out[:, 2 * k + side] = part * moved @ to_xy
+                if not any(name.startswith("eyeLook") for name in shapes):
+                    continue
+                for eye, (a, b), _ in EYES:
+                    ahead, behind = expression.copy(), expression.copy()
+                    ahead[shown] += _GAZE_STEP
+                    behind[shown] -= _GAZE_STEP
+                    turned = self._turned(neutral[a:b], neutral, ahead, eye)
+                    turned = turned - self._turned(neutral[a:b], neutral, behind, eye)
+                    out[a:b, 2 * k + side] = part * turned @ to_xy / (2 * _GAZE_STEP)
+        return out
 
     def _gaze_rotation(self, expression: F32, side: str) -> F64:
         c = {

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from rt_swap import geometry
 from rt_swap.errors import BackendUnavailable
+from training.data.dataset import FIELDS_SIDE
 from training.data.fit import EYES, Fit, Fitter
 from training.data.ict import RANGES, IctModel
 
@@ -100,7 +101,7 @@ layout(location = 2) out vec4 out_extra;
 layout(location = 3) out vec4 out_label;
 void main() {
     out_first = vec4(first, label.x + 1.0);
-    out_second = vec4(second, label.y);
+    out_second = vec4(second, label.y + 8.0 * float(gl_PrimitiveID));
     out_extra = extra;
     out_label = vec4(depth, other);
 }
@@ -131,6 +132,7 @@ class Surface:
     extra: F32
     depth: F32
     other: F32
+    triangle: npt.NDArray[np.int32]
     step: int = 1
 
     def every(self, step: int) -> Surface:
@@ -147,6 +149,7 @@ class Surface:
                     self.extra,
                     self.depth,
                     self.other,
+                    self.triangle,
                 )
             ),
             step=step,
@@ -181,6 +184,8 @@ class Rasteriser:
         for _, (_, end), iris in EYES:
             wanted[iris:end] = False
         triangles = model.triangles[wanted[model.triangles].all(1)]
+        self.triangles = triangles
+        """(T, 3) vertices of what is drawn."""
         self._label = np.stack([part, _region_of_vertex(model, fitter)], 1).astype(np.float32)
         count = len(model.vertices)
         self._buffer = self._gl.buffer(reserve=count * 18 * 4)
@@ -248,14 +253,16 @@ class Rasteriser:
             )
             for i in range(4)
         ]
+        code = out[1][..., 3].astype(np.int32)
         return Surface(
             first=out[0][..., :3],
             second=out[1][..., :3],
             part=(out[0][..., 3] - 0.5).astype(np.int8) - (out[0][..., 3] < 0.5).astype(np.int8),
-            region=out[1][..., 3].astype(np.uint8),
+            region=(code % 8).astype(np.uint8),
             extra=out[2],
             depth=out[3][..., 0],
             other=out[3][..., 1:],
+            triangle=code // 8,
         )
 
 
@@ -269,6 +276,10 @@ class Picture:
         keep: (S, S) float32, 1 where the partner shows it.
         shade: (S, S) float32, brightness of this picture over the partner's at the same place.
         region: (S, S) uint8 index into REGIONS.
+        unit_fields: (FIELDS_SIDE, FIELDS_SIDE, 2K, 2) float32, how each unit of intensity moves
+            the point of the face shown there, crop pixels, order (x, y); NaN where the mesh is not.
+            On the mesh, ``flow_xy`` is the sum of these, weighed by the partner's intensities less
+            this picture's.
     """
 
     rgb: U8
@@ -276,6 +287,7 @@ class Picture:
     keep: F32
     shade: F32
     region: U8
+    unit_fields: F32
 
 
 def trusted(picture: Picture, partner_rgb: U8) -> F32:
@@ -475,6 +487,9 @@ class Person:
                     keep=keep,
                     shade=cv2.GaussianBlur(shade.astype(np.float32), (0, 0), 0.8),
                     region=np.where(here.part >= 0, here.region, 0).astype(np.uint8),
+                    unit_fields=self._unit_fields(
+                        surfaces[i], positions[i], (expression_a, expression_b)[i]
+                    ),
                 )
             )
         a, b = out
@@ -482,6 +497,20 @@ class Person:
         return out[0], out[1]
 
     # --- geometry --------------------------------------------------------------------------------
+    def _unit_fields(self, surface: Surface, position: F32, expression: F32) -> F32:
+        """See :attr:`Picture.unit_fields`."""
+        motion = self._fitter.unit_motion(self._drawn, self._neutral, expression)
+        motion = motion @ self._M_crop[:, :2].T.astype(np.float32)
+        step = surface.part.shape[0] // FIELDS_SIDE
+        at = slice(step // 2, None, step)
+        cells = surface.part[at, at] >= 0
+        place = _grid(self._size, surface.part.shape[0])[at, at][cells]
+        corners = self._rasteriser.triangles[surface.triangle[at, at][cells]]
+        weights = _barycentric(place, position[corners, :2])
+        fields = np.full((FIELDS_SIDE, FIELDS_SIDE, *motion.shape[1:]), np.nan, np.float32)
+        fields[cells] = sum(motion[corners[:, i]] * weights[:, i, None, None] for i in range(3))
+        return fields
+
     def _shape(self, expression: F32) -> F32:
         return self._fitter.shape(self._neutral, expression, self._drawn.blink_reach)
 
@@ -873,6 +902,17 @@ def _grid(size_px: int, render_px: int | None = None) -> F32:
     count = render_px or size_px
     axis = (np.arange(count, dtype=np.float32) + 0.5) * (size_px / count)
     return np.stack(np.meshgrid(axis, axis), -1)
+
+
+def _barycentric(place: F32, corners: F32) -> F32:
+    """(N, 3) weights of the corners (N, 3, 2) of triangles at places (N, 2) within."""
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    p = place - corners[:, 0]
+    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    area = np.where(np.abs(area) < 1e-6, 1e-6, area)
+    v = (p[:, 0] * b[:, 1] - p[:, 1] * b[:, 0]) / area
+    w = (a[:, 0] * p[:, 1] - a[:, 1] * p[:, 0]) / area
+    return np.stack([1 - v - w, v, w], 1).clip(0, 1).astype(np.float32)
 
 
 def _shift(step: int) -> float:

@@ -15,6 +15,8 @@ ground truth.
     keep.npy   (Q, 4, S, S) uint8         shade.npy  (Q, 4, S, S) uint8, 2 ** ((v - 128) / 64)
     region.npy (Q, 4, S, S) uint8         aus_lr.npy (Q, 4, K, 2) float32
     gains.npy  (Q, K) float32             people.npy (Q, 2) int32 into shard.json "people"
+    fields.npy (Q, 4, F, F, K, 2, 2) int8 how each unit of intensity moves what is shown, order (x,
+    y), in steps of step_px.npy (Q, 4, K, 2) float32 pixels; -128 where the face's mesh is not
     real.npy   (R, S, S, 3) uint8 untouched crops
 
 Each shard depends on the seed, the split, its own number and ``--mixed`` alone, so a run can be
@@ -44,6 +46,7 @@ import numpy.typing as npt
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError
+from training.data.dataset import FIELDS_SIDE, NOTHING
 from training.data.expressions import draw_expression, draw_gains, mix
 from training.data.portraits import Portrait, PortraitEngine, Rejects, list_portraits
 from training.data.render import REGIONS, Person, Picture
@@ -94,6 +97,8 @@ def write_shard(
         "aus_lr": np.zeros((Q, 4, NUM_AUS, 2), np.float32),
         "gains": np.zeros((Q, NUM_AUS), np.float32),
         "people": np.zeros((Q, 2), np.int32),
+        "fields": np.zeros((Q, 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2), np.int8),
+        "step_px": np.zeros((Q, 4, NUM_AUS, 2), np.float32),
     }
     people: list[Portrait] = []
     mixed_with: list[Portrait | None] = []
@@ -207,6 +212,30 @@ def _store(arrays: dict[str, npt.NDArray[Any]], q: int, i: int, picture: Picture
     arrays["keep"][q, i] = np.rint(picture.keep * 255)
     arrays["shade"][q, i] = np.rint(np.log2(picture.shade.clip(0.26, 3.9)) * 64 + 128)
     arrays["region"][q, i] = picture.region
+    arrays["fields"][q, i], arrays["step_px"][q, i] = in_steps(picture.unit_fields)
+
+
+def in_steps(
+    fields: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Fields of units in eight bits.
+
+    Args:
+        fields: (F, F, 2K, 2) pixels; NaN where there is nothing to say.
+
+    Returns:
+        (F, F, K, 2, 2) steps, NOTHING where there is nothing to say, and (K, 2) pixels per step:
+        a 127th of the largest of each unit.
+    """
+    seen = ~np.isnan(fields[..., 0, 0])
+    values = np.where(seen[..., None, None], fields, 0.0)
+    step_px = np.abs(values).max((0, 1, 3)) / 127.0
+    steps = np.rint(values / np.maximum(step_px, 1e-9)[:, None]).astype(np.int8)
+    steps[~seen] = NOTHING
+    return (
+        steps.reshape(*fields.shape[:2], NUM_AUS, 2, 2),
+        step_px.reshape(NUM_AUS, 2).astype(np.float32),
+    )
 
 
 def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:

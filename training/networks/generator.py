@@ -53,6 +53,9 @@ class Instructions:
         shade_log2_raw: (N, 1, S, S).
         shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
         au_free: (N, C, 12, 11), E_f's feature; larger where another scheme makes it.
+        unit_fields: (N, 2K, 2, 48, 44) how one unit of each intensity would move what is to be
+            shown, crop pixels, order (x, y), at a quarter of the look's size; None where the
+            network draws none.
     """
 
     flow_raw: Tensor
@@ -63,6 +66,7 @@ class Instructions:
     shade_log2_raw: Tensor
     shade: Tensor
     au_free: Tensor
+    unit_fields: Tensor | None = None
 
 
 def straight_through(value: Tensor, raw: Tensor) -> Tensor:
@@ -159,14 +163,18 @@ class Generator(nn.Module):
         )
         nn.init.zeros_(self.basis.weight)
         self.hear_basis = conv(3, d32, 1)
-        # The same once more, of this very face: fields of flow and log2 shade that the decoder
-        # draws, weighed by a linear code of the tokens' change. What one unit does to a face is
-        # such a field; a unit alone, or half of it, then does its part of what it does in company.
-        self.rank = config.change_rank
-        if self.rank:
-            self.change_code = nn.Linear(NUM_AUS * config.token_dim, self.rank, bias=False)
-            nn.init.normal_(self.change_code.weight, std=0.1)
-            self.change_fields = conv(d64, 3 * self.rank, gain=0.0)
+        # The same once more, of this very face. A face is linear in its units: what is shown at a
+        # place came from there less the sum of what each unit did to it. So the decoder draws what
+        # one unit of each does, flow and log2 shade, and weighs that by the change of intensities
+        # that the tokens say. Rendered pictures know these fields (training.data.render), which
+        # says fifty times as much as the one sum that a swap makes of them; and a unit alone, or
+        # half of it, does its part of what it does in company.
+        self.has_units = config.unit_channels > 0
+        if self.has_units:
+            self.register_buffer("tokens_to_aus", torch.zeros(NUM_AUS, config.token_dim, 2))
+            self.units_enter = norm_conv(d64, config.unit_channels)
+            self.units_leave = conv(config.unit_channels, 3 * 2 * NUM_AUS, 1, gain=0.0)
+            self.hear_units = conv(2, d128, gain=0.0)
 
         self.enter16 = FilmConv(config.au_free_channels + config.map_channels, d16, z)
         self.blocks16 = nn.ModuleList(FilmResBlock(d16, z) for _ in range(n16))
@@ -224,8 +232,12 @@ class Generator(nn.Module):
         x = act(up2(self.up64(x)) + self.skip64(features.quarter))
         for block in self.blocks64:
             x = block(x, z)
-        own_fields = self._fields_of_change(x, change) if self.rank else None
-        x = act(up2(self.up128(x)) + self.skip128(features.half))
+        x128 = up2(self.up128(x)) + self.skip128(features.half)
+        moved, fields = self._units(x, change) if self.has_units else (None, None)
+        if moved is not None:
+            half_hw = (LOOK_HW[0] // 2, LOOK_HW[1] // 2)
+            x128 = x128 + self.hear_units(resize(moved[:, :2], half_hw).to(x128.dtype))
+        x = act(x128)
         for block in self.blocks128:
             x = block(x, z)
         x = self.leave128(x, z)
@@ -237,8 +249,8 @@ class Generator(nn.Module):
             align_corners=False,
         )
         smooth = smooth + resize(basis, LOOK_HW)
-        if own_fields is not None:
-            smooth = smooth + resize(own_fields, LOOK_HW)
+        if moved is not None:
+            smooth = smooth + resize(moved, LOOK_HW)
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
         fade = self.get_buffer("fade")
         flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
@@ -259,12 +271,26 @@ class Generator(nn.Module):
             shade_log2_raw=place(shade_raw, 0.0, size_px),
             shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
             au_free=au_free,
+            unit_fields=fields,
         )
 
-    def _fields_of_change(self, x: Tensor, change: Tensor) -> Tensor:
-        """(N, C, h, w) decoder's features and (N, K, D) -> (N, 3, h, w), 0 for no change."""
+    def _units(self, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """What the change of each unit does.
+
+        Args:
+            x: (N, C, 48, 44) the decoder's features.
+            change: (N, K, D) of the tokens.
+
+        Returns:
+            (N, 3, 48, 44) flow, in units of the head's, and log2 shade, 0 for no change; and
+            Instructions.unit_fields.
+        """
         count, _, height, width = x.shape
-        code = self.change_code(change.flatten(1)).float()
-        fields = self.change_fields(x).float().reshape(count, self.rank, -1)
+        by_unit = change.float().transpose(0, 1)
+        aus = torch.matmul(by_unit, self.get_buffer("tokens_to_aus")).transpose(0, 1)
+        drawn = self.units_leave(act(self.units_enter(x))).float()
+        fields = drawn.reshape(count, 2 * NUM_AUS, -1)
         # not a matrix product, which would run in half precision under autocast
-        return (fields * code[:, :, None]).sum(1).reshape(count, 3, height, width)
+        moved = -(fields * aus.reshape(count, 2 * NUM_AUS, 1)).sum(1)
+        apart = drawn.reshape(count, 2 * NUM_AUS, 3, height, width)[:, :, :2]
+        return moved.reshape(count, 3, height, width), apart * self.config.flow_scale_px

@@ -69,10 +69,11 @@ class RtNet(nn.Module):
         """Tell a generator that is guided by intensities how this teacher's tokens say them; again
         after the teacher's weights were replaced.
         """
-        if isinstance(self.generator, GanimationGenerator):
-            inverse = torch.linalg.pinv(self.label_tokens.weight)
-            self.generator.get_buffer("tokens_to_aus").copy_(inverse)
-            self.generator.get_buffer("tokens_bias").copy_(self.label_tokens.bias)
+        told = dict(self.generator.named_buffers(recurse=False))
+        if "tokens_to_aus" in told:
+            told["tokens_to_aus"].copy_(torch.linalg.pinv(self.label_tokens.weight))
+        if "tokens_bias" in told:
+            told["tokens_bias"].copy_(self.label_tokens.bias)
 
 
 def build(config: NetworkConfig) -> RtNet:

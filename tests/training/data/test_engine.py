@@ -14,11 +14,12 @@ import pytest
 
 from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.errors import ConfigError
+from training.data.dataset import FIELDS_SIDE, NOTHING
 from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
 from training.data.render import REGIONS, Picture, trusted
-from training.data.shards import FLOW_STEPS_PER_PX, write_shard
+from training.data.shards import FLOW_STEPS_PER_PX, in_steps, write_shard
 from training.data.shards import main as shards_main
 
 
@@ -125,6 +126,60 @@ def test_render_truth_carries_one_picture_onto_the_other(engine, astronaut) -> N
     assert interior.sum() > 150 and (shown.keep[interior] < 0.5).mean() > 0.8
 
 
+def test_fields_of_units_add_up_to_the_flow(engine, astronaut) -> None:
+    """A face is linear in its units, but for eyeballs, which turn."""
+    person, _ = astronaut
+    look = {"AU12": 0.9, "AU26": 0.5, "AU45": 0.6, "AU61": 0.8, "AU30": 0.4}
+    a, b = (np.zeros((NUM_AUS, 2), np.float32) for _ in range(2))
+    for name, value in look.items():
+        a[AuId[name].index] = value
+    b[AuId.AU18.index], b[AuId.AU2.index] = 0.8, (0.2, 0.7)
+    pair = person.render_pair(*(engine.model.coefficients_from_aus(x) for x in (a, b)))
+    for picture, change in zip(pair, (b - a, a - b), strict=True):
+        added = (picture.unit_fields * change.reshape(-1, 1)).sum(2)
+        flow = picture.flow_xy[:, 2::4, 2::4].transpose(1, 2, 0)
+        seen = (picture.keep[2::4, 2::4] > 0.9) & ~np.isnan(added[..., 0])
+        off = np.linalg.norm(added - flow, axis=-1)
+        eyes = picture.region[2::4, 2::4] == REGIONS.index("eyeball")
+        assert seen.sum() > 800
+        moved = np.linalg.norm(flow, axis=-1)
+        assert off[seen & ~eyes].mean() < 0.02 * moved[seen & ~eyes].mean()
+        assert off[seen & eyes].max(initial=0) < 2.0
+
+
+def test_fields_of_units_survive_eight_bits() -> None:
+    rng = np.random.default_rng(0)
+    fields = rng.normal(size=(FIELDS_SIDE, FIELDS_SIDE, 2 * NUM_AUS, 2)).astype(np.float32)
+    fields[..., 3, :] *= 20
+    fields[..., 5, :] = 0
+    fields[:4] = np.nan
+    steps, step_px = in_steps(fields)
+    assert (steps[:4] == NOTHING).all() and (steps[4:] > NOTHING).all()
+    back = steps[4:].reshape(-1, 2 * NUM_AUS, 2) * step_px.reshape(-1, 1)
+    largest = np.abs(fields[4:]).max((0, 1, 3))[:, None]
+    assert (np.abs(back - fields[4:].reshape(back.shape)) <= largest / 253).all()
+
+
+def test_lids_out_of_a_dark_fold_are_lit_like_the_skin_below(engine, astronaut) -> None:
+    """Skin that is stretched where none was seen is no pit; what is bright enough stays."""
+    person, _ = astronaut
+    closed = person._position(expression(engine, AU45=1.0))
+    part = np.zeros((512, 512), np.int8)  # all of it face
+    surface = replace(person._state.every(1), part=part)
+    lid = np.ones((512, 512), np.float32)
+    skin = np.full((512, 512, 3), (150.0, 120.0, 100.0), np.float32)
+    np.testing.assert_allclose(person._lift_lids(skin, lid, surface, closed), skin, rtol=1e-5)
+    rim = person._fitter.lids["L"][0]
+    x, y = (closed[rim, :2].mean(0) * 2).astype(int)
+    pit = skin.copy()
+    pit[y - 20 : y, x - 15 : x + 15] *= 0.35
+    lifted = person._lift_lids(pit, lid, surface, closed)
+    inside = (slice(y - 12, y - 8), slice(x - 4, x + 4))
+    assert 1.4 * pit[inside].mean() < lifted[inside].mean() < skin[inside].mean()
+    untouched = person._lift_lids(pit, 0 * lid, surface, closed)
+    np.testing.assert_array_equal(untouched, pit)
+
+
 def test_opened_eyes_cannot_be_fetched_from_closed_ones(engine, astronaut) -> None:
     person, _ = astronaut
     _, opened = person.render_pair(expression(engine, AU45=1.0), expression(engine))
@@ -154,6 +209,7 @@ def test_trusted_is_less_where_what_is_fetched_looks_otherwise() -> None:
         keep=np.ones((size, size), np.float32),
         shade=shade,
         region=region,
+        unit_fields=np.zeros((FIELDS_SIDE, FIELDS_SIDE, 2 * NUM_AUS, 2), np.float32),
     )
     keep = trusted(picture, grey)
     assert (keep[:, :32] == 1).all()  # elsewhere the light may differ
@@ -190,7 +246,7 @@ def test_mixed_with_nobody_is_the_same_person(engine, astronaut, stretched) -> N
     for plain, mixed in zip(
         person.render_pair(*pair), person.mixed(stretched, 0.0, 0.0).render_pair(*pair), strict=True
     ):
-        for name in ("rgb", "flow_xy", "keep", "shade", "region"):
+        for name in ("rgb", "flow_xy", "keep", "shade", "region", "unit_fields"):
             np.testing.assert_array_equal(getattr(plain, name), getattr(mixed, name), err_msg=name)
 
 
