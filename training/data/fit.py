@@ -159,7 +159,8 @@ class Fitter:
             order of aus_lr, flattened.
         """
         model, index = self.model, self.model.shape_index
-        to_xy = fit.rotation[:2].T.astype(np.float32) * np.float32(fit.scale) * [1, -1]
+        to_xy = fit.rotation[:2].T.astype(np.float32) * np.float32(fit.scale)
+        to_xy *= np.array([1, -1], np.float32)
         out = np.zeros((len(model.vertices), 2 * NUM_AUS, 2), np.float32)
         for k, au in enumerate(AUS):
             for side, shapes in enumerate((au.shapes_left, au.shapes_right)):
