@@ -339,6 +339,8 @@ class BatchMaker:
         rows, fields = [], []
         for q in range(quadruples):
             raw = self.shards.quadruple(self.index_at(cursor + q))
+            if self.augment is not None and self.augment.occlude > 0:
+                raw = self._occluded(raw, rng, self.augment.occlude)
             row, geometries, flip = self._quadruple(raw, size_px, rng, instructions)
             rows.append(row)
             if instructions and self.augment is not None and self.shards.has_fields:
@@ -407,7 +409,8 @@ class BatchMaker:
             if rng.random() >= chance:
                 continue
             if not raw["rgb"].flags.writeable:
-                copied = {k: np.array(raw[k]) for k in ("rgb", "flow", "keep", "shade", "region")}
+                names = ("rgb", "flow", "keep", "shade", "region", "fields")
+                copied = {k: np.array(raw[k]) for k in names if k in raw}
                 raw = {**raw, **copied}
             first = raw["rgb"][2 * person]
             skin = raw["region"][2 * person] == REGION_NAMES.index("face")
@@ -430,8 +433,6 @@ class BatchMaker:
         """The quadruple's arrays, each person's geometry, and whether it is mirrored."""
         a, full = self.augment, self.shards.size_px
         flip = bool(a is not None and rng.random() < a.flip)
-        if a is not None and a.occlude > 0:
-            raw = self._occluded(raw, rng, a.occlude)
         x0, y0, x1, y1 = (round(v * full / CROP_SIZE_PX) for v in LOOK_XYXY)
         rgb = np.empty((4, size_px, size_px, 3), np.uint8)
         look = np.empty((4, LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0], 3), np.uint8)

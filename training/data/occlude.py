@@ -140,7 +140,7 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
 
     Args:
         raw: A quadruple's arrays, changed in place (so they must be copies): rgb, flow (1/64 px),
-            keep, shade, region.
+            keep, shade, region, and fields where there are some.
         person: 0 or 1.
         occluder: Of the shards' size.
     """
@@ -157,3 +157,8 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
         raw["keep"][i][(behind | edge) & (np.hypot(flow[0], flow[1]) > 0.3)] = 0
         for name, still in (("flow", 0), ("keep", 255), ("shade", 128), ("region", 0)):
             raw[name][i][..., covered] = still
+        if "fields" in raw:
+            # it does not move with the face's units either
+            cells = raw["fields"].shape[1]
+            at = cv2.resize(occluder.alpha, (cells, cells), interpolation=cv2.INTER_AREA) > 0.5
+            raw["fields"][i][at] = 0

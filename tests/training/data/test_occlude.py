@@ -60,6 +60,7 @@ def test_behind_it_nothing_can_be_fetched_and_on_it_nothing_moves() -> None:
         "keep": np.full((4, size, size), 255, np.uint8),
         "shade": np.full((4, size, size), 140, np.uint8),
         "region": np.ones((4, size, size), np.uint8),
+        "fields": np.ones((4, 16, 16, 3, 2, 2), np.int8),
     }  # fmt: skip
     occlude(raw, 1, Occluder(np.full((size, size, 3), 220, np.float32), alpha))
     for i in (2, 3):
@@ -68,11 +69,14 @@ def test_behind_it_nothing_can_be_fetched_and_on_it_nothing_moves() -> None:
         assert (raw["keep"][i][10:20, 10:20] == 255).all()
         assert (raw["shade"][i][10:20, 10:20] == 128).all()
         assert (raw["region"][i][10:20, 10:20] == 0).all()
+        covered = slice(10 * 16 // size, 20 * 16 // size)
+        assert not raw["fields"][i][covered, covered].any()
+        assert (raw["fields"][i][: covered.start - 1] == 1).all()
         # five pixels left of it show what is behind it in the partner
         assert (raw["keep"][i][12:18, 5:9] == 0).all()
         assert (raw["keep"][i][12:18, 22:] == 255).all()
         assert raw["flow"][i][0, 0, 0] == 5 * 64
-    assert (raw["rgb"][:2] == 50).all()
+    assert (raw["rgb"][:2] == 50).all() and (raw["fields"][:2] == 1).all()
     assert (raw["keep"][:2] == 255).all()
 
 
