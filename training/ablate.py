@@ -72,7 +72,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "rt_without_ground_truth": Variant(
         "published terms alone",
         changes=_off(
-            "image", "image_detail", "flow", "flow_multiscale", "keep", "shade", "fill",
+            "image", "image_detail", "flow", "flow_multiscale", "unit_fields", "keep", "shade", "fill",
             "fill_detail",
         ),
     ),
