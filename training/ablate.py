@@ -72,8 +72,8 @@ VARIANTS: Final[dict[str, Variant]] = {
     "rt_without_ground_truth": Variant(
         "published terms alone",
         changes=_off(
-            "image", "image_detail", "flow", "flow_multiscale", "unit_fields", "keep", "shade", "fill",
-            "fill_detail",
+            "image", "image_detail", "flow", "flow_multiscale", "unit_fields", "keep", "shade",
+            "fill", "fill_detail",
         ),
     ),
     "rt_without_fields": Variant("no fields of units", changes={"network.unit_channels": "0"}),
