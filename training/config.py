@@ -155,8 +155,8 @@ class LossConfig:
     flow_multiscale: float = 2.0
     """The same after 4x and 8x averaging."""
     unit_fields: float = 4.0
-    """Error of the fields of the units, each as a part of how far the unit moves things; no such
-    term without shards that hold them, or without such a part of the network.
+    """Error of the fields of the units, each over the root of how far the unit moves things; no
+    such term without shards that hold them, or without such a part of the network.
     """
     keep: float = 0.5
     """Binary cross-entropy of keep."""
@@ -494,6 +494,7 @@ class TrainConfig:
 _PAINTED = LossConfig(
     flow=0.0,
     flow_multiscale=0.0,
+    unit_fields=0.0,
     keep=0.0,
     shade=0.0,
     fill=0.0,

@@ -195,7 +195,14 @@ def loop(
 
     # data
     data = ShardSet(shards)
-    maker = BatchMaker(data, config.augment, config.seed)
+    fields = config.network.unit_channels > 0 and config.losses.unit_fields > 0
+    maker = BatchMaker(data, config.augment, config.seed, fields=fields)
+    if fields and data.without_fields:
+        logger.warning(
+            "%d of %d shards were made before shards held the fields of units (%s ...): the "
+            "generator learns them from swaps alone; render them again",
+            len(data.without_fields), len(data.shards), data.without_fields[0],
+        )  # fmt: skip
     held_out = ShardSet(val_shards) if val_shards else None
     if held_out is not None and data.people() & held_out.people():
         raise ConfigError(

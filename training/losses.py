@@ -205,9 +205,10 @@ def token_pair(tokens: Tensor, label_tokens: Tensor) -> Tensor:
 def unit_fields(said: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Error of what each unit does to a face, against how much it does (ours).
 
-    ``mean_k sum_p w |b - b*| / sum_p w / sqrt(m_k)``, with m_k the mean length of the unit's true
-    field, and |.| smoothed by a hundredth of its own scale. The root lies between counting pixels,
-    where the jaw is everything, and counting parts, where a dimple is as much as the jaw.
+    ``mean_k sum_p w |b - b*| / sum_p w / sqrt(m_k + 0.05 px)``, with m_k the weighted mean length
+    of the unit's true field, and |.| rounded off below a hundredth of a pixel. The root lies
+    between counting pixels, where the jaw is everything, and counting parts, where a dimple is as
+    much as the jaw.
 
     Args:
         said: (N, U, 2, H, W) pixels per unit of intensity.

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from rt_swap.contract import CROP_SIZE_PX
 from training import losses
 from training.compose import compose
-from training.config import LOOK_XYXY, SampleConfig, TrainConfig
-from training.data.dataset import DONOR, DONOR_BASE, FIELDS_SIDE, PARTNER, Batch
+from training.config import SampleConfig, TrainConfig
+from training.data.dataset import DONOR, DONOR_BASE, LOOK_CELLS, PARTNER, Batch
 from training.data.labelled import LabelledBatch
+from training.data.layout import FIELDS_SIDE
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import StemFeatures, cut_look, look
@@ -204,7 +205,7 @@ def _in_look(
     inner = {
         f.name: cut_look(getattr(said, f.name))
         for f in fields(said)
-        if f.name not in ("au_free", "unit_fields")
+        if f.name not in ("au_free", "unit_fields_raw")
     }
     return (
         Truth(
@@ -358,7 +359,7 @@ class Objective:
 
     def _unit_fields(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
         """What each unit does, where the picture to arrive at knows it."""
-        if f.said.unit_fields is None or not len(batch.fields_row):
+        if f.said.unit_fields_raw is None or not len(batch.fields_row):
             return {}
         known = torch.full((len(batch.rgb),), -1, device=batch.rgb.device)
         known[batch.fields_row] = torch.arange(len(batch.fields_row), device=known.device)
@@ -368,13 +369,12 @@ class Objective:
         cells = F.interpolate(
             f.truth.region[samples].float(), size=(FIELDS_SIDE, FIELDS_SIDE), mode="nearest-exact"
         )
-        x0, y0, x1, y1 = (v * FIELDS_SIDE // CROP_SIZE_PX for v in LOOK_XYXY)
         weight = losses.region_weight(
-            cells[:, :, y0:y1, x0:x1], self.config.losses.flow_region_weights
+            cells[:, :, LOOK_CELLS[0], LOOK_CELLS[1]], self.config.losses.flow_region_weights
         )
         return {
             "unit_fields": losses.unit_fields(
-                f.said.unit_fields[samples],
+                f.said.unit_fields_raw[samples][:, :, :2] * self.config.network.flow_scale_px,
                 batch.fields[rows],
                 weight * batch.fields_seen[rows],
             )

@@ -174,3 +174,15 @@ def test_read_config_names_unknown_options(tmp_path: Path) -> None:
     (path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ConfigError, match=r"config\.losses: unknown option sharpness"):
         read_config(path)
+
+
+def test_the_committed_checkpoints_can_be_gone_on_from() -> None:
+    root = Path(__file__).parents[2] / "training" / "checkpoints"
+    folders = sorted(p.parent for p in root.glob("*/config.json"))
+    assert folders
+    for folder in folders:
+        net, config = load_net(folder)
+        assert config.name == folder.name
+        told = dict(net.generator.named_buffers()).get("tokens_to_aus")
+        if told is not None:
+            torch.testing.assert_close(told, torch.linalg.pinv(net.label_tokens.weight))

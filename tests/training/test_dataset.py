@@ -19,7 +19,9 @@ from training.data.dataset import (
     DONOR_BASE,
     PARTNER,
     BatchMaker,
+    Geometry,
     ShardSet,
+    fields_of,
     find_shards,
     mirror_aus,
     open_shard,
@@ -186,7 +188,7 @@ def test_convention_fields_of_units_add_up_to_the_flow(
     shard: Path, augment: AugmentConfig, size_px: int
 ) -> None:
     """Weighed by the partner's intensities less the picture's own; whatever the augmentation."""
-    batch = BatchMaker(ShardSet([shard]), augment, 5).batch(0, 3, size_px)
+    batch = BatchMaker(ShardSet([shard]), augment, 5, fields=True).batch(0, 3, size_px)
     rows = batch.fields_row
     assert batch.fields.shape == (6, 2 * NUM_AUS, 2, 48, 44) and batch.fields_seen.any()
     assert (rows // 2).tolist() == [0, 1, 2, 3, 4, 5]  # one picture of each person
@@ -207,10 +209,47 @@ def test_convention_fields_of_units_add_up_to_the_flow(
     ].any()
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("shift_px", [(0.0, 0.0), (3.0, -5.0)])
+def test_fields_are_read_where_the_picture_comes_from(
+    mirrored: bool, shift_px: tuple[float, float]
+) -> None:
+    """Fields that tell their own place in the shard's picture, differently in x and y."""
+    middle = (np.arange(64) + 0.5) * 4  # of each cell, pixels
+    steps = np.zeros((4, 64, 64, NUM_AUS, 2, 2), np.int8)
+    steps[0, ..., 0, 0, 0] = middle[None, :] - 128  # a unit's left side moves by half of x
+    steps[0, ..., 0, 1, 0] = (middle[:, None] - 128) / 2  # its right side by a quarter of y
+    raw = {"fields": steps, "step_px": np.full((4, NUM_AUS, 2), 0.5, np.float32)}
+    turn = np.diag([-1.0 if mirrored else 1.0, 1.0])
+    geometry = Geometry(256, turn, np.array(shift_px), None)
+    fields, seen = fields_of(raw, 0, geometry, mirrored)
+    x0, y0, x1, y1 = (v // 4 for v in LOOK_XYXY)
+    x = (middle[x0:x1] - 128) * turn[0, 0] + shift_px[0]
+    y = middle[y0:y1] - 128 + shift_px[1]
+    left, right = (1, 0) if mirrored else (0, 1)
+    want = np.broadcast_to(x / 2 * turn[0, 0], fields.shape[2:])
+    np.testing.assert_allclose(fields[left, 0], want, atol=0.4)  # a cell is 2
+    np.testing.assert_allclose(
+        fields[right, 0], np.broadcast_to((y / 4 * turn[0, 0])[:, None], want.shape), atol=0.4
+    )
+    assert seen.all() and not fields[2:].any() and not fields[:, 1].any()
+
+
+def test_fields_come_only_when_wanted_and_change_nothing_else(shard: Path) -> None:
+    shards, occluding = ShardSet([shard]), AugmentConfig(occlude=1.0)
+    plain = BatchMaker(shards, occluding, 5).batch(0, 2, 64)
+    wanted = BatchMaker(shards, occluding, 5, fields=True).batch(0, 2, 64)
+    assert len(plain.fields) == len(plain.fields_row) == 0 and len(wanted.fields) == 4
+    for name in ("rgb", "look_rgb", "flow_xy", "keep", "region", "aus_lr"):
+        assert torch.equal(getattr(plain, name), getattr(wanted, name)), name
+
+
 def test_shards_without_fields_of_units_still_make_batches(shard: Path) -> None:
     for stem in ("fields", "step_px"):
         (shard / f"{stem}.npy").unlink()
-    batch = BatchMaker(ShardSet([shard]), STILL, 5).batch(0, 1, 64)
+    shards = ShardSet([shard])
+    assert shards.without_fields == [shard]
+    batch = BatchMaker(shards, STILL, 5, fields=True).batch(0, 1, 64)
     assert len(batch.fields) == len(batch.fields_row) == 0 and len(batch.rgb) == 4
 
 

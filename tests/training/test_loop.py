@@ -138,7 +138,7 @@ def test_fixed_teacher_steers_taught_rows_and_the_encoder_the_others(shards: Pat
 
 
 def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
-    batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0).batch(0, 3, 64)
+    batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True).batch(0, 3, 64)
     always = replace(
         SMOKE,
         network=replace(SMOKE.network, unit_channels=8),
@@ -230,7 +230,7 @@ def test_unit_fields_are_judged_on_the_picture_to_arrive_at(shards: Path) -> Non
     """A sample whose truth knows its fields is compared with those of the truth, others with
     none.
     """
-    maker = BatchMaker(ShardSet([shards / "train"]), replace(SMOKE.augment, flip=0.0), 0)
+    maker = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True)
     batch = maker.batch(0, 2, 64)
     config = replace(SMOKE, network=replace(SMOKE.network, unit_channels=8))
     torch.manual_seed(0)
@@ -239,14 +239,16 @@ def test_unit_fields_are_judged_on_the_picture_to_arrive_at(shards: Path) -> Non
     forward = run_networks(net, batch, swaps, config)
     objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
     assert float(objective._unit_fields(batch, forward)["unit_fields"].detach()) > 0.1
-    fields = torch.zeros(8, 2 * NUM_AUS, 2, 48, 44)
+    fields = torch.zeros(8, 2 * NUM_AUS, 3, 48, 44)
     told = torch.zeros(8, dtype=torch.bool)
     for row, field in zip(batch.fields_row.tolist(), batch.fields, strict=True):
-        fields[PARTNER[row % 4] + row // 4 * 4] = field  # who has this picture for a truth
+        fields[PARTNER[row % 4] + row // 4 * 4, :, :2] = (
+            field / SMOKE.network.flow_scale_px
+        )  # who has this picture for a truth
         told[PARTNER[row % 4] + row // 4 * 4] = True
 
     def term(said: torch.Tensor) -> float:
-        instructions = replace(forward.said, unit_fields=said)
+        instructions = replace(forward.said, unit_fields_raw=said)
         terms = objective._unit_fields(batch, replace(forward, said=instructions))
         return float(terms["unit_fields"])
 

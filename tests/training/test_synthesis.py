@@ -94,6 +94,18 @@ def test_a_guide_speaks_the_language_of_the_teacher_it_was_started_with(tmp_path
     options = {"shards": [tmp_path / "train"], "val_shards": [], "threads": 1, "device": "cpu"}
     loop(config=replace(SMOKE, seed=3), out=tmp_path / "rt", max_steps=0, **options)  # type: ignore[arg-type]
     first = latest_checkpoint(tmp_path / "rt" / "checkpoints")
+    units = replace(SMOKE, network=replace(SMOKE.network, unit_channels=8), seed=4)
+    loop(
+        config=units, out=tmp_path / "u", init_from=first, max_steps=0,
+        init_parts=("encoder", "label_tokens"), **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    newest = latest_checkpoint(tmp_path / "u" / "checkpoints")
+    assert newest is not None
+    own = load_net(newest)[0]
+    torch.testing.assert_close(
+        own.generator.tokens_to_aus, torch.linalg.pinv(own.label_tokens.weight)
+    )
+    assert torch.equal(own.label_tokens.weight, load_net(first)[0].label_tokens.weight)
     config = replace(SMOKE, network=replace(SMOKE.network, scheme="ganimation"), seed=4)
     loop(
         config=config, out=tmp_path / "g", init_from=first, max_steps=0,

@@ -31,10 +31,9 @@ from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError, ContractError
 from training.config import LOOK_XYXY, AugmentConfig
+from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
 from training.data.occlude import draw_occluder, occlude
 
-FORMAT: Final = 2
-FLOW_UNITS_PER_PX: Final = 64.0
 REGION_NAMES: Final = ("background", "face", "mouth interior", "eyeball", "lips", "lids")
 PARTNER: Final = (1, 0, 3, 2)
 """The same person's other picture, within a quadruple."""
@@ -42,10 +41,6 @@ DONOR: Final = (2, 3, 0, 1)
 """The other person's picture that drives this one."""
 DONOR_BASE: Final = (3, 2, 1, 0)
 """The other person's picture that shows this one's expression (where gains are 1)."""
-FIELDS_SIDE: Final = 64
-"""Cells of a unit's field along a side of the crop (training.data.render)."""
-NOTHING: Final = -128
-"""In a shard's fields: the face's mesh is not there."""
 _BEND_POINTS: Final = 4
 """Points a side at which a face is bent at random."""
 
@@ -170,8 +165,8 @@ class ShardSet:
                 f"ShardSet: shards have different sizes {sorted(sizes)}; use one size at a time"
             )
         self.size_px: int = sizes.pop()
-        self.has_fields = all("fields" in shard.arrays for shard in self.shards)
-        """Whether all of them say what each unit does."""
+        self.without_fields = [s.path for s in self.shards if "fields" not in s.arrays]
+        """Those that do not say what each unit does."""
         self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
         if not len(self):
             raise ConfigError(f"ShardSet: no quadruples in {', '.join(map(str, paths))}")
@@ -285,10 +280,20 @@ class BatchMaker:
         shards: Where from.
         augment: How much to vary, or None for none (validation).
         seed: Of order and variation.
+        fields: Whether the fields of the units are wanted; all else is the same without. They come
+            with augmentation only, and where all shards have them.
     """
 
-    def __init__(self, shards: ShardSet, augment: AugmentConfig | None, seed: int) -> None:
+    def __init__(
+        self,
+        shards: ShardSet,
+        augment: AugmentConfig | None,
+        seed: int,
+        *,
+        fields: bool = False,
+    ) -> None:
         self.shards, self.augment, self.seed = shards, augment, seed
+        self._fields = fields and augment is not None and not shards.without_fields
 
     def index_at(self, cursor: int) -> int:
         """Which quadruple comes at a position of the endless, per-epoch shuffled order."""
@@ -335,15 +340,16 @@ class BatchMaker:
                 f"batch: {size_px} px does not divide the shards' {self.shards.size_px} px"
             )
         rng = np.random.default_rng((self.seed, 2, cursor))
-        which = np.random.default_rng((self.seed, 3, cursor))  # pictures stay as they are without
+        which = np.random.default_rng((self.seed, 5, cursor))  # pictures stay as they are without
         rows, fields = [], []
         for q in range(quadruples):
             raw = self.shards.quadruple(self.index_at(cursor + q))
+            flip = bool(self.augment is not None and rng.random() < self.augment.flip)
             if self.augment is not None and self.augment.occlude > 0:
                 raw = self._occluded(raw, rng, self.augment.occlude)
-            row, geometries, flip = self._quadruple(raw, size_px, rng, instructions)
+            row, geometries = self._quadruple(raw, size_px, rng, instructions, flip)
             rows.append(row)
-            if instructions and self.augment is not None and self.shards.has_fields:
+            if instructions and self._fields:
                 # of one picture of each person: all would take as long as all the rest
                 for person, geometry in enumerate(geometries):
                     i = 2 * person + int(which.integers(2))
@@ -359,8 +365,8 @@ class BatchMaker:
             aus_lr=torch.from_numpy(stacked["aus_lr"]),
             gains=torch.from_numpy(stacked["gains"]),
             real_rgb=self._real(2 * quadruples if instructions and real else 0, size_px, rng),
-            fields=_stacked([f for f, _, _ in fields], (2 * NUM_AUS, 2, *_LOOK_CELLS)),
-            fields_seen=_stacked([s for _, s, _ in fields], (1, *_LOOK_CELLS)) > 0,
+            fields=_stacked([f for f, _, _ in fields], (2 * NUM_AUS, 2, *_CELLS_HW)),
+            fields_seen=_stacked([s for _, s, _ in fields], (1, *_CELLS_HW)) > 0,
             fields_row=torch.tensor([r for _, _, r in fields], dtype=torch.int64),
         )
 
@@ -409,9 +415,9 @@ class BatchMaker:
             if rng.random() >= chance:
                 continue
             if not raw["rgb"].flags.writeable:
-                names = ("rgb", "flow", "keep", "shade", "region", "fields")
-                copied = {k: np.array(raw[k]) for k in names if k in raw}
-                raw = {**raw, **copied}
+                names = ["rgb", "flow", "keep", "shade", "region", *["fields"] * self._fields]
+                raw = {k: v for k, v in raw.items() if k != "fields" or self._fields}
+                raw |= {k: np.array(raw[k]) for k in names}
             first = raw["rgb"][2 * person]
             skin = raw["region"][2 * person] == REGION_NAMES.index("face")
             if not skin.any():
@@ -429,10 +435,10 @@ class BatchMaker:
         size_px: int,
         rng: np.random.Generator,
         instructions: bool,
-    ) -> tuple[dict[str, npt.NDArray[Any]], list[Geometry], bool]:
-        """The quadruple's arrays, each person's geometry, and whether it is mirrored."""
+        flip: bool,
+    ) -> tuple[dict[str, npt.NDArray[Any]], list[Geometry]]:
+        """The quadruple's arrays, and each person's geometry."""
         a, full = self.augment, self.shards.size_px
-        flip = bool(a is not None and rng.random() < a.flip)
         x0, y0, x1, y1 = (round(v * full / CROP_SIZE_PX) for v in LOOK_XYXY)
         rgb = np.empty((4, size_px, size_px, 3), np.uint8)
         look = np.empty((4, LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0], 3), np.uint8)
@@ -485,7 +491,7 @@ class BatchMaker:
             "aus_lr": aus_lr,
             "gains": gains[None],
         }
-        return row, geometries, flip
+        return row, geometries
 
 
 @dataclass(frozen=True)
@@ -541,8 +547,14 @@ class Geometry:
         return d / determinant, -b / determinant, -c / determinant, a / determinant
 
 
-_X0, _Y0, _X1, _Y1 = (v * FIELDS_SIDE // CROP_SIZE_PX for v in LOOK_XYXY)
-_LOOK_CELLS: Final = (_Y1 - _Y0, _X1 - _X0)
+LOOK_CELLS: Final = tuple(
+    slice(
+        LOOK_XYXY[i] * FIELDS_SIDE // CROP_SIZE_PX, LOOK_XYXY[i + 2] * FIELDS_SIDE // CROP_SIZE_PX
+    )
+    for i in (1, 0)
+)
+"""Rows and columns of a field's cells that lie in the look."""
+_CELLS_HW: Final = tuple(cells.stop - cells.start for cells in LOOK_CELLS)
 
 
 def fields_of(
@@ -561,33 +573,28 @@ def fields_of(
     """
     to_cells = FIELDS_SIDE / geometry.full_px
     maps = geometry.maps(FIELDS_SIDE)
-    cut = (slice(_Y0, _Y1), slice(_X0, _X1))
     # the middle of a cell lies half a cell from its corner, as a pixel's does
-    x, y = ((place[cut] + 0.5) * to_cells - 0.5 for place in maps)
-    left, top = (np.floor(v).astype(np.int32).clip(0, FIELDS_SIDE - 2) for v in (x, y))
-    right, below = (np.clip(v - at, 0, 1)[..., None] for v, at in ((x, left), (y, top)))
+    x, y = (((place[LOOK_CELLS] + 0.5) * to_cells - 0.5).astype(np.float32) for place in maps)
     steps = raw["fields"][picture].reshape(FIELDS_SIDE, FIELDS_SIDE, -1)
-    value, seen = np.float32(0.0), np.ones(_LOOK_CELLS, bool)
-    for down in (0, 1):
-        for across in (0, 1):
-            corner = steps[top + down, left + across]
-            seen &= corner[..., 0] != NOTHING
-            share = (below if down else 1 - below) * (right if across else 1 - right)
-            value = value + corner * share.astype(np.float32)
-    inside = (x >= 0) & (y >= 0) & (x <= FIELDS_SIDE - 1) & (y <= FIELDS_SIDE - 1)
-    seen &= inside
-    fields = value.reshape(*_LOOK_CELLS, 2 * NUM_AUS, 2) * raw["step_px"][picture].reshape(-1, 1)
+    there = steps[..., 0] != NOTHING
+    unsigned = steps.view(np.uint8) ^ np.uint8(128)  # OpenCV takes no signed bytes: 128 more
+    unsigned[~there] = 128
+    value = cv2.remap(unsigned, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    whole = cv2.remap(there.astype(np.float32), x, y, cv2.INTER_LINEAR, borderValue=0)
+    seen = whole > 0.99
+    fields = value.reshape(*_CELLS_HW, 2 * NUM_AUS, 2).astype(np.float32) - np.float32(128)
+    fields *= raw["step_px"][picture].reshape(-1, 1)
     # ways of the shard's picture become ways of the batch's: in cells, then pixels
     a, b, c, d = (
-        np.broadcast_to(v, (FIELDS_SIDE, FIELDS_SIDE))[cut][..., None]
+        np.broadcast_to(v, (FIELDS_SIDE, FIELDS_SIDE))[LOOK_CELLS][..., None]
         * np.float32(CROP_SIZE_PX / FIELDS_SIDE)
         for v in geometry.back(*maps)
     )
     fx, fy = fields[..., 0], fields[..., 1]
     moved = np.stack([a * fx + b * fy, c * fx + d * fy]).astype(np.float32)  # (2, H, W, 2K)
     if flip:
-        moved = moved.reshape(2, *_LOOK_CELLS, NUM_AUS, 2)[..., mirror_order(), ::-1]
-        moved = moved.reshape(2, *_LOOK_CELLS, -1)
+        moved = moved.reshape(2, *_CELLS_HW, NUM_AUS, 2)[..., mirror_order(), ::-1]
+        moved = moved.reshape(2, *_CELLS_HW, -1)
     moved = np.where(seen[..., None], moved, np.float32(0.0))
     return np.ascontiguousarray(moved.transpose(3, 0, 1, 2)), seen[None].astype(np.float32)
 

@@ -56,6 +56,7 @@ UNFITTED = (
 
 
 _GAZE_STEP = 0.2
+"""Intensity by which an eye is turned on and back, to see what a unit of its gaze does."""
 
 
 @dataclass(frozen=True)
@@ -142,46 +143,59 @@ class Fitter:
         turn = self._gaze_rotation(expression, side)
         return np.asarray((eyeball - centre) @ turn.T + centre, np.float32)
 
-    def unit_motion(self, fit: Fit, neutral: F32, expression: F32) -> F32:
+    def unit_motion(self, fit: Fit) -> F32:
         """What each unit does to every vertex as the picture shows it: the derivative of
-        :meth:`project` of :meth:`shape` by the intensities.
-
-        Faces are linear in them, so this is the whole of a motion, and not only its beginning; but
-        for eyeballs, which turn: theirs is a difference over a fifth of a unit either way.
+        :meth:`project` of :meth:`shape` by the intensities. Faces are linear in them, so this is
+        the whole of a motion, and not only its beginning; eyeballs, which turn, stand still here
+        (:meth:`eye_motion`).
 
         Args:
             fit: Pose, scale and lids.
-            neutral: (V, 3) from :meth:`identity_shape`.
-            expression: (E,) coefficients in [0, 1]; eyeballs turn on from there.
 
         Returns:
             (V, 2K, 2) pixels of the portrait per unit of intensity, order (x, y); units in the
             order of aus_lr, flattened.
         """
-        model, index = self.model, self.model.shape_index
-        to_xy = fit.rotation[:2].T.astype(np.float32) * np.float32(fit.scale)
-        to_xy *= np.array([1, -1], np.float32)
-        out = np.zeros((len(model.vertices), 2 * NUM_AUS, 2), np.float32)
-        for k, au in enumerate(AUS):
-            for side, shapes in enumerate((au.shapes_left, au.shapes_right)):
-                shown = [index[name] for name in shapes]
-                # a unit in the middle of the face has its two sides say the same: half each
-                part = 0.5 if au.is_midline else 1.0
-                reach = np.ones((len(shown), 1, 1), np.float32)
-                for i, name in enumerate(shapes):
-                    if name.startswith("eyeBlink"):
-                        reach[i] = fit.blink_reach["LR".index(name[-1])]
-                moved = (model.expression[shown] * reach).sum(0)
-                out[:, 2 * k + side] = part * moved @ to_xy
-                if not any(name.startswith("eyeLook") for name in shapes):
-                    continue
-                for eye, (a, b), _ in EYES:
-                    ahead, behind = expression.copy(), expression.copy()
-                    ahead[shown] += _GAZE_STEP
-                    behind[shown] -= _GAZE_STEP
-                    turned = self._turned(neutral[a:b], neutral, ahead, eye)
-                    turned = turned - self._turned(neutral[a:b], neutral, behind, eye)
-                    out[a:b, 2 * k + side] = part * turned @ to_xy / (2 * _GAZE_STEP)
+        out = np.empty((len(self.model.vertices), 2 * NUM_AUS, 2), np.float32)
+        to_xy = _to_picture(fit)
+        for unit, (names, part) in enumerate(_units()):
+            shown = [self.model.shape_index[name] for name in names]
+            reach = [
+                fit.blink_reach["LR".index(name[-1])] if name.startswith("eyeBlink") else 1.0
+                for name in names
+            ]
+            moved = np.tensordot(
+                np.float32(part) * np.asarray(reach, np.float32), self.model.expression[shown], 1
+            )
+            out[:, unit] = moved @ to_xy
+        return out
+
+    def eye_motion(self, fit: Fit, neutral: F32, expression: F32, side: str) -> F32:
+        """What each unit does to one eyeball: as :meth:`unit_motion`, from where the eye looks,
+        as a difference over a fifth of a unit either way.
+
+        Args:
+            fit: Pose and scale.
+            neutral: (V, 3) from :meth:`identity_shape`.
+            expression: (E,) coefficients in [0, 1].
+            side: "L" or "R".
+
+        Returns:
+            (v, 2K, 2) for the vertices of that eyeball.
+        """
+        a, b = next(vertices for name, vertices, _ in EYES if name == side)
+        out = np.zeros((b - a, 2 * NUM_AUS, 2), np.float32)
+        to_xy = _to_picture(fit)
+        for unit, (names, part) in enumerate(_units()):
+            if not any(name.startswith("eyeLook") for name in names):
+                continue
+            shown = [self.model.shape_index[name] for name in names]
+            ends = []
+            for step in (_GAZE_STEP, -_GAZE_STEP):
+                there = expression.copy()
+                there[shown] += step
+                ends.append(self._turned(neutral[a:b], neutral, there, side))
+            out[:, unit] = (ends[0] - ends[1]) @ to_xy * (part / (2 * _GAZE_STEP))
         return out
 
     def _gaze_rotation(self, expression: F32, side: str) -> F64:
@@ -420,6 +434,23 @@ class Fitter:
         out = np.zeros((len(space), len(pairs.vertices)))
         out[rows] = evaluate @ solve
         return out
+
+
+def _units() -> list[tuple[tuple[str, ...], float]]:
+    """Shapes of each of the 2K units in the order of aus_lr, and what part of them is its own: a
+    unit in the middle of the face has both of its sides say the same, half each.
+    """
+    return [
+        (shapes, 0.5 if au.is_midline else 1.0)
+        for au in AUS
+        for shapes in (au.shapes_left, au.shapes_right)
+    ]
+
+
+def _to_picture(fit: Fit) -> F32:
+    """(3, 2): a short way of the model's becomes pixels, y down."""
+    to_xy = fit.rotation[:2].T.astype(np.float32) * np.float32(fit.scale)
+    return np.asarray(to_xy * np.array([1, -1], np.float32))
 
 
 def _similarity3(points: F64, seen: F64, weight: F32) -> tuple[F64, float]:

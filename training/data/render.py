@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from rt_swap import geometry
 from rt_swap.errors import BackendUnavailable
-from training.data.dataset import FIELDS_SIDE
 from training.data.fit import EYES, Fit, Fitter
 from training.data.ict import RANGES, IctModel
+from training.data.layout import FIELDS_SIDE
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -38,8 +38,9 @@ SUPERSAMPLE = 2
 LID_SKIN_ABOVE = 0.035
 """Where unseen lid skin takes its colour from: this far above, as a fraction of the crop's side."""
 LID_LIGHT = 0.65
-"""Unseen lid skin is at least so bright as a part of the skin below the same eye: what lay in a
-dark fold is stretched out into the light."""
+"""Unseen lid skin is brightened up to this part of the skin below the same eye: what lay in a dark
+fold is stretched out into the light.
+"""
 LID_LIFT_LIMIT = 2.2
 """Most that dark lid skin is brightened."""
 MOUTH_RGB = {
@@ -56,6 +57,11 @@ NARROW_FACE_END = 6706
 LASH_DARKNESS = 0.5
 """Part of the light that the line of the lashes takes from closed lids."""
 REGIONS = ("background", "skin", "mouth_interior", "eyeball", "lips", "lids")
+
+_REGION_CODES = 8
+"""A drawn pixel's region and triangle come in one number, which float32 holds exactly up to
+2 ** 24: the region, below this, and this times the triangle.
+"""
 
 _PARTS = list(RANGES)
 _DRAWN = (
@@ -101,7 +107,7 @@ layout(location = 2) out vec4 out_extra;
 layout(location = 3) out vec4 out_label;
 void main() {
     out_first = vec4(first, label.x + 1.0);
-    out_second = vec4(second, label.y + 8.0 * float(gl_PrimitiveID));
+    out_second = vec4(second, label.y + REGION_CODES * float(gl_PrimitiveID));
     out_extra = extra;
     out_label = vec4(depth, other);
 }
@@ -122,6 +128,7 @@ class Surface:
         depth: float32 crop pixels towards the camera.
         other: (R, R, 3) place in the other portrait of a mixture (crop pixels of that one) and how
             far the skin faces its camera there (cosine); zeros without a mixture.
+        triangle: int32 index into Rasteriser.triangles; of no meaning where the mesh is not.
         step: How many drawn pixels lie between two of these.
     """
 
@@ -175,7 +182,8 @@ class Rasteriser:
                 "libegl1 libgl1-mesa-dri libgles2 libopengl0 libgl1"
             ) from exc
         self._program = self._gl.program(
-            vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER
+            vertex_shader=_VERTEX_SHADER,
+            fragment_shader=_FRAGMENT_SHADER.replace("REGION_CODES", f"{_REGION_CODES:.1f}"),
         )
         part = model.part_of_vertex
         wanted = np.isin(part, [_PARTS.index(p) for p in _DRAWN])
@@ -258,11 +266,11 @@ class Rasteriser:
             first=out[0][..., :3],
             second=out[1][..., :3],
             part=(out[0][..., 3] - 0.5).astype(np.int8) - (out[0][..., 3] < 0.5).astype(np.int8),
-            region=(code % 8).astype(np.uint8),
+            region=(code % _REGION_CODES).astype(np.uint8),
             extra=out[2],
             depth=out[3][..., 0],
             other=out[3][..., 1:],
-            triangle=code // 8,
+            triangle=code // _REGION_CODES,
         )
 
 
@@ -340,6 +348,7 @@ class Person:
         self._drawn = fit  # the identity that pictures show; a mixture's is another
         self._other: Person | None = None
         self._other_share = 0.0
+        self._unit_motion: F32 | None = None  # made with the first picture; eyeballs each time
         self._portrait = cv2.cvtColor(portrait_bgr, cv2.COLOR_BGR2RGB)
         self._M_crop = M_crop_from_portrait
         self._M_portrait = geometry.invert(M_crop_from_portrait)
@@ -401,6 +410,7 @@ class Person:
         new._neutral = self._fitter.identity_shape(drawn.identity)
         new._drawn = replace(drawn, blink_reach=self._fitter.blink_reach(drawn, new._neutral))
         new._other, new._other_share = other, albedo
+        new._unit_motion = None
         new._skins = self._log_skin(), other._log_skin()
         return new
 
@@ -499,10 +509,16 @@ class Person:
     # --- geometry --------------------------------------------------------------------------------
     def _unit_fields(self, surface: Surface, position: F32, expression: F32) -> F32:
         """See :attr:`Picture.unit_fields`."""
-        motion = self._fitter.unit_motion(self._drawn, self._neutral, expression)
-        motion = motion @ self._M_crop[:, :2].T.astype(np.float32)
+        to_crop = self._M_crop[:, :2].T.astype(np.float32)
+        if self._unit_motion is None:
+            self._unit_motion = self._fitter.unit_motion(self._drawn) @ to_crop
+        motion = self._unit_motion
+        for side, (a, b), _ in EYES:
+            turned = self._fitter.eye_motion(self._drawn, self._neutral, expression, side)
+            motion[a:b] = turned @ to_crop
         step = surface.part.shape[0] // FIELDS_SIDE
-        at = slice(step // 2, None, step)
+        # of the drawn pixels around a cell's middle the one up and left, as flow takes them
+        at = slice(step // 2 - 1, None, step)
         cells = surface.part[at, at] >= 0
         place = _grid(self._size, surface.part.shape[0])[at, at][cells]
         corners = self._rasteriser.triangles[surface.triangle[at, at][cells]]
@@ -673,8 +689,8 @@ class Person:
         return out
 
     def _lift_lids(self, colour: F32, lid: F32, surface: Surface, position: F32) -> F32:
-        """Unseen lid skin, no darker than LID_LIGHT of the skin below its eye and half way to that
-        skin's hue; its texture stays.
+        """Unseen lid skin, brightened towards LID_LIGHT of the skin below its eye, at most
+        LID_LIFT_LIMIT times, and up to half way to that skin's hue; its texture stays.
 
         Args:
             colour: (R, R, 3) 0..255.
@@ -697,7 +713,7 @@ class Person:
             skin = colour[below][face[below]]
             if len(skin) < 20:
                 continue
-            wanted = np.quantile(skin, 0.4, axis=0)
+            wanted = np.quantile(skin, 0.4, axis=0).clip(4, 255)
             y0, y1 = max(int(bottom - 1.2 * width), 0), max(int(bottom + 0.2 * width), 0)
             x0, x1 = max(int(left - 0.2 * width), 0), max(int(right + 0.2 * width), 0)
             here = (slice(y0, y1), slice(x0, x1))

@@ -46,17 +46,14 @@ import numpy.typing as npt
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError
-from training.data.dataset import FIELDS_SIDE, NOTHING
 from training.data.expressions import draw_expression, draw_gains, mix
+from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
 from training.data.portraits import Portrait, PortraitEngine, Rejects, list_portraits
 from training.data.render import REGIONS, Person, Picture
 from training.data.split import SPLITS, split_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""2: keep tells eyes behind lids, and what looks otherwise than what is fetched."""
-FLOW_STEPS_PER_PX = 64
 QUADRUPLES_PER_PAIR = 2
 REAL_PER_SHARD = 64
 RECENT_PEOPLE = 8
@@ -208,7 +205,7 @@ def _expression(
 def _store(arrays: dict[str, npt.NDArray[Any]], q: int, i: int, picture: Picture) -> None:
     limit = np.iinfo(np.int16).max
     arrays["rgb"][q, i] = picture.rgb
-    arrays["flow"][q, i] = np.rint(picture.flow_xy * FLOW_STEPS_PER_PX).clip(-limit, limit)
+    arrays["flow"][q, i] = np.rint(picture.flow_xy * FLOW_UNITS_PER_PX).clip(-limit, limit)
     arrays["keep"][q, i] = np.rint(picture.keep * 255)
     arrays["shade"][q, i] = np.rint(np.log2(picture.shade.clip(0.26, 3.9)) * 64 + 128)
     arrays["region"][q, i] = picture.region
@@ -278,6 +275,11 @@ def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> 
                     f"{path.parent} is there already, with {name} {said.get(name, default)!r} and "
                     f"not {getattr(args, name)!r}; use another --out or --first, or delete it"
                 )
+        if not path.with_name("fields.npy").exists():
+            raise ConfigError(
+                f"{path.parent} is there already, made before shards held the fields of units; use "
+                "another --out or --first, or delete it"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:

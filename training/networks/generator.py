@@ -53,9 +53,9 @@ class Instructions:
         shade_log2_raw: (N, 1, S, S).
         shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
         au_free: (N, C, 12, 11), E_f's feature; larger where another scheme makes it.
-        unit_fields: (N, 2K, 2, 48, 44) how one unit of each intensity would move what is to be
-            shown, crop pixels, order (x, y), at a quarter of the look's size; None where the
-            network draws none.
+        unit_fields_raw: (N, 2K, 3, 48, 44) what one unit of each intensity would do to what is to
+            be shown, at a quarter of the look's size: motion, order (x, y), in flow_scale_px, and
+            log2 shade; None where the network draws none.
     """
 
     flow_raw: Tensor
@@ -66,7 +66,7 @@ class Instructions:
     shade_log2_raw: Tensor
     shade: Tensor
     au_free: Tensor
-    unit_fields: Tensor | None = None
+    unit_fields_raw: Tensor | None = None
 
 
 def straight_through(value: Tensor, raw: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ class Generator(nn.Module):
             shade_log2_raw=place(shade_raw, 0.0, size_px),
             shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
             au_free=au_free,
-            unit_fields=fields,
+            unit_fields_raw=fields,
         )
 
     def _units(self, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,14 +283,14 @@ class Generator(nn.Module):
 
         Returns:
             (N, 3, 48, 44) flow, in units of the head's, and log2 shade, 0 for no change; and
-            Instructions.unit_fields.
+            Instructions.unit_fields_raw.
         """
         count, _, height, width = x.shape
-        by_unit = change.float().transpose(0, 1)
-        aus = torch.matmul(by_unit, self.get_buffer("tokens_to_aus")).transpose(0, 1)
         drawn = self.units_leave(act(self.units_enter(x))).float()
-        fields = drawn.reshape(count, 2 * NUM_AUS, -1)
-        # not a matrix product, which would run in half precision under autocast
-        moved = -(fields * aus.reshape(count, 2 * NUM_AUS, 1)).sum(1)
-        apart = drawn.reshape(count, 2 * NUM_AUS, 3, height, width)[:, :, :2]
-        return moved.reshape(count, 3, height, width), apart * self.config.flow_scale_px
+        with torch.autocast(x.device.type, enabled=False):  # pixels are too fine for half precision
+            by_unit = change.float().transpose(0, 1)
+            aus = torch.matmul(by_unit, self.get_buffer("tokens_to_aus")).transpose(0, 1)
+            by_unit = drawn.reshape(count, 2 * NUM_AUS, -1)
+            moved = -torch.matmul(aus.reshape(count, 1, -1), by_unit)
+        fields = drawn.reshape(count, 2 * NUM_AUS, 3, height, width)
+        return moved.reshape(count, 3, height, width), fields
