@@ -149,10 +149,10 @@ def test_fields_of_units_add_up_to_the_flow(engine, astronaut, stretched, mixed:
             seen = (keep > 0.9) & ~np.isnan(added[..., 0])
             off = np.linalg.norm(added - flow.transpose(1, 2, 0), axis=-1)
             region = picture.region[2::4, 2::4]
-            for name, limit in (("skin", 0.15), ("lids", 0.3), ("lips", 0.3), ("eyeball", 0.8)):
+            for name, limit in (("skin", 0.1), ("lids", 0.3), ("lips", 0.2), ("eyeball", 0.8)):
                 of = seen & (region == REGIONS.index(name))
                 if of.sum() > 5:
-                    assert off[of].mean() < limit, (units, name)
+                    assert np.median(off[of]) < limit, (units, name)
             assert seen.sum() > 800
 
 
