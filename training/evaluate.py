@@ -27,6 +27,9 @@ use):
     unchanged read off the target against the answer's label
 "blind" is the error of the best constant per AU, which needs no picture.
 
+By group (:mod:`training.groups`): where the portraits are from, the skin's tone and light as the
+picture has them, whether the head is turned. A group of few people says little.
+
 With ``--identity`` a face recogniser says how far each method's picture is from the target's
 person, beside the true answer's distance and that of two people (:mod:`training.identity`).
 
@@ -42,8 +45,9 @@ import logging
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -59,6 +63,7 @@ from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.tracking import FaceTracker, MediapipeTracker
 from training.baselines.landmark_warp import moved_landmarks, warp_flow
 from training.data.dataset import DONOR, FLOW_UNITS_PER_PX, PARTNER, ShardSet
+from training.groups import groups_of
 from training.identity import DlibIdentity, IdentityReader, IdentityScore
 from training.scores import (
     CHANGED_FLOW_PX,
@@ -376,6 +381,7 @@ def evaluate_held_out(
     people: set[str] = set()
     heap: list[tuple[float, int, WorstCase]] = []
     same_person = IdentityScore()
+    groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
 
     for quad in quadruples:
         people.update(quad.people)
@@ -391,11 +397,20 @@ def evaluate_held_out(
             case, source, truth = quad.case(i), DONOR[i], PARTNER[i]
             plain = unchanged(case)
             answer = model.answer(case.target_rgb, encoded[source][0], quad.gains)
-            before = scores[UNCHANGED].add(case, plain)
-            error = scores[MODEL].add(case, answer)
             part = whole if quad.gains.min() >= 1.0 else partial
-            part[UNCHANGED].add(case, plain)
-            part[MODEL].add(case, answer)
+            person = quad.people[i // 2]
+            mine = groups_of(
+                person.split("/")[0], case.truth_rgb, case.region == 1, landmarks[PARTNER[i]]
+            )
+            here = [groups[kind_and_name] for kind_and_name in mine.items()]
+            for group in here:
+                group.people.add(person)
+            alone = {UNCHANGED: Score(), MODEL: Score()}
+            before = alone[UNCHANGED].add(case, plain)
+            error = alone[MODEL].add(case, answer)
+            for name, one in alone.items():
+                for total in (scores, part, *(group.scores for group in here)):
+                    total[name].merge(one)
             if before > 0:
                 ratios.append(error / before)
 
@@ -465,11 +480,44 @@ def evaluate_held_out(
         "all_aus": _rows(whole),
         "some_aus": _rows(partial),
         "median_case_error_ratio": float(np.median(ratios)) if ratios else float("nan"),
+        "groups": [
+            {
+                "kind": kind,
+                "group": name,
+                "people": len(group.people),
+                **_rows(group.scores)[MODEL],
+            }
+            for (kind, name), group in sorted(groups.items())
+        ],
         "aus": _au_report(read, labels),
         **({} if identity is None else {"identity": same_person.result()}),
     }
     report["aims"] = aims(report)
     return report, [row for _, _, row in sorted(heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+@dataclass
+class _Group:
+    """Scores of the cases of one group, and the people in it."""
+
+    scores: dict[str, Score] = field(default_factory=lambda: {UNCHANGED: Score(), MODEL: Score()})
+    people: set[str] = field(default_factory=set)
+
+
+def _group_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """By group, the smaller the less certain."""
+    lines = [
+        f"{'the model by group':30}{'people':>7}{'cases':>7}{'image':>8}{'less':>7}{'flow px':>9}"
+        f"{'less':>7}{'eyes':>8}{'mouth':>8}"
+    ]
+    for row in groups:
+        lines.append(
+            f"{row['kind'] + ': ' + row['group']:30}{row['people']:>7}{row['cases']:>7}"
+            f"{_num(row['image']):>8}{_percent(row['image_reduction']):>7}"
+            f"{_num(row['flow_px']):>9}{_percent(row['flow_reduction']):>7}"
+            f"{_num(row['eyes']):>8}{_num(row['mouth_interior']):>8}"
+        )
+    return lines
 
 
 def _rows(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
@@ -573,6 +621,7 @@ def held_out_text(report: Mapping[str, Any]) -> str:
     for name, row in (("all", aus["overall"]), *aus["per_au"].items()):
         cells = (_num(row[key]) if key in row else "" for key in _AU_COLUMNS)
         lines.append(f"{name:18}" + "".join(f"{cell:>10}" for cell in cells))
+    lines += ["", *_group_lines(report["groups"])]
     if "identity" in report:
         lines += ["", *_identity_lines(report["identity"])]
     lines += [

@@ -157,6 +157,10 @@ class _Mean:
         self.total += float(values.sum(dtype=np.float64))
         self.count += values.size
 
+    def merge(self, other: _Mean) -> None:
+        self.total += other.total
+        self.count += other.count
+
     @property
     def value(self) -> float:
         return self.total / self.count if self.count else float("nan")
@@ -214,6 +218,20 @@ class Score:
         self.hole_any += int((true_hole | hole).sum())
         self.cases += 1
         return float(error[changed].mean()) if changed.any() else float("nan")
+
+    def merge(self, other: Score) -> None:
+        """Count in everything that another has counted."""
+        for mine, theirs in (
+            (self.image, other.image),
+            (self.spill, other.spill),
+            (self.flow, other.flow),
+            (self.ssim, other.ssim),
+            *((self.regions[name], other.regions[name]) for name in REGIONS),
+        ):
+            mine.merge(theirs)
+        self.hole_both += other.hole_both
+        self.hole_any += other.hole_any
+        self.cases += other.cases
 
     def result(self) -> dict[str, float]:
         """{"image", "flow_px", "ssim", "hole_iou", "spill", "mouth_interior", "eyes", ...}; NaN

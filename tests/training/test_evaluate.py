@@ -183,6 +183,13 @@ def test_evaluate_held_out_perfect_model_has_no_error_and_meets_every_aim(tmp_pa
     assert report["cases"] == 8
     assert report["people"] == 2
     assert len(worst) == 3
+    by_portraits = [g for g in report["groups"] if g["kind"] == "portraits"]
+    assert (
+        sum(g["cases"] for g in by_portraits) == 8 and sum(g["people"] for g in by_portraits) == 2
+    )
+    assert all(g["image"] == 0.0 for g in by_portraits)
+    text = evaluate.held_out_text(report)
+    assert all(f"{g['kind']}: {g['group']}" in text for g in report["groups"])
     # this reader reads every rendered picture's own label
     assert report["aus"]["overall"]["source_mae"] == report["aus"]["overall"]["output_mae"] == 0.0
     assert report["aus"]["overall"]["unchanged_mae"] > 0.1

@@ -118,6 +118,17 @@ def test_score_hole_iou_is_summed_over_cases() -> None:
     assert score.result()["hole_iou"] == pytest.approx(1 / 3)
 
 
+def test_score_merge_is_counting_both() -> None:
+    case = make_case()
+    both, one, other = Score(), Score(), Score()
+    perfect = Answer(case.truth_rgb, case.flow_xy, case.keep)
+    for score, answer in ((one, unchanged(case)), (other, perfect)):
+        score.add(case, answer)
+        both.add(case, answer)
+    one.merge(other)
+    assert one.result() == pytest.approx(both.result(), nan_ok=True) and one.cases == 2
+
+
 def test_score_pixels_weigh_the_same_over_cases() -> None:
     case, score = make_case(), Score()
     small = Case(case.target_rgb, case.truth_rgb, case.flow_xy * 0, case.keep, case.region)
