@@ -92,6 +92,13 @@ def draw_expression(rng: np.random.Generator) -> F32:
     return reconcile(aus)
 
 
+def draw_viseme(rng: np.random.Generator) -> F32:
+    """One mouth shape of speech and nothing else; (K, 2) as in :func:`draw_expression`."""
+    aus = np.zeros((NUM_AUS, 2), np.float32)
+    _add(aus, rng, _VISEMES[rng.integers(len(_VISEMES))])
+    return reconcile(aus)
+
+
 def _add(aus: F32, rng: np.random.Generator, units: dict[AuId, tuple[float, float]]) -> None:
     strength = rng.uniform(0.45, 1.0)
     for au, (low, high) in units.items():

@@ -19,6 +19,7 @@ from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
 from training.data.render import REGIONS, Picture, trusted
+from training.data.sequences import render as render_sequence
 from training.data.shards import in_steps, write_shard
 from training.data.shards import main as shards_main
 
@@ -386,6 +387,28 @@ def test_shards_cli_refuses_to_go_on_from_shards_made_otherwise(
     )  # fmt: skip
     assert code == 2
     assert f"with {name[2:]} 0" in capsys.readouterr().err
+
+
+def test_sequence_answers_are_the_target_with_the_sources_units(
+    engine, astronaut, stretched
+) -> None:
+    made = [
+        render_sequence(np.random.default_rng(5), engine, stretched, astronaut[0], 14)
+        for _ in range(2)
+    ]
+    for name, array in vars(made[0]).items():
+        np.testing.assert_array_equal(array, getattr(made[1], name), err_msg=name)
+    said = made[0]
+    # at rest the answer stands still, and what a camera saw of it trembles
+    np.testing.assert_array_equal(said.truth[3], said.truth[4])
+    assert 0.5 < np.abs(said.target[3].astype(int) - said.target[4]).mean() < 3
+    to_shape = engine.model.coefficients_from_aus
+    own, truth = astronaut[0].render_pair(
+        to_shape(said.target_aus[12]), to_shape(said.source_aus[12])
+    )
+    np.testing.assert_array_equal(said.truth[12], truth.rgb)
+    assert np.abs(said.target[12].astype(int) - own.rgb).mean() < 2
+    np.testing.assert_allclose(said.flow[12] / 64.0, truth.flow_xy, atol=0.01)
 
 
 def test_shards_cli_refuses_to_go_on_from_shards_without_fields(tmp_path: Path, capsys) -> None:
