@@ -367,6 +367,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     ),
     "MatMul": _binary(operator.matmul),
     "Mul": _binary(operator.mul),
+    "Neg": _unary("neg"),
     "ReduceMean": _reduced("mean"),
     "ReduceSum": _reduced("sum"),
     "Pad": _pad,
