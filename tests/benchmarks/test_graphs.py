@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_networks import inputs_of, largest_differences, measure
-from benchmarks.graphs import OPERATORS, cost_of, torch_module
+from benchmarks.graphs import cost_of, torch_module
 from rt_swap.backends import get_backend
 from rt_swap.contract import GENERATOR_SPEC
 from rt_swap.errors import ConfigError
@@ -95,8 +95,8 @@ def test_measure_takes_turns_and_leaves_the_warm_up_out() -> None:
     assert order == ["a", "b", "b", "a", "a", "b", "b", "a"]
 
 
-def test_the_shipped_graphs_hold_nothing_that_pytorch_is_not_told_how_to_run() -> None:
+def test_the_shipped_graphs_can_be_run_in_pytorch() -> None:
+    """Every operator of theirs is known, or the networks' benchmark stops at once."""
     bundle = load_bundle(None)
     for path in (bundle.encoder_path, bundle.generator_path):
-        used = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
-        assert used <= set(OPERATORS), path.name
+        assert torch_module(path) is not None
