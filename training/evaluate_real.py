@@ -326,17 +326,18 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     drift and jitter.
     """
     return {
-        "r": {n: _median(r["r"][n] for r in rows if r["moves"][n]) for n in NAMES},
+        "r": {n: finite_median(r["r"][n] for r in rows if r["moves"][n]) for n in NAMES},
         "pairs": {n: sum(bool(r["moves"][n]) for r in rows) for n in NAMES},
-        "r_all_pairs": {n: _median(r["r"][n] for r in rows) for n in NAMES},
+        "r_all_pairs": {n: finite_median(r["r"][n] for r in rows) for n in NAMES},
         **{
-            k: _median(r[k] for r in rows)
+            k: finite_median(r[k] for r in rows)
             for k in ("drift_deg", "drift_p95_deg", "jitter_head", "jitter_expression")
         },
     }
 
 
-def _median(values: Iterable[float]) -> float:
+def finite_median(values: Iterable[float]) -> float:
+    """The middle of those that are numbers; NaN where none is."""
     finite = [v for v in values if math.isfinite(v)]
     return float(np.median(finite)) if finite else float("nan")
 
@@ -614,8 +615,8 @@ def _score_portraits(
         _log.info("%d portraits -> %s", len(sources), name)
     return {
         "pairs": rows,
-        "median_r": {n: _median(r["r"][n] for r in rows) for n in NAMES},
-        "median_drift_deg": _median(r["drift_deg"] for r in rows),
+        "median_r": {n: finite_median(r["r"][n] for r in rows) for n in NAMES},
+        "median_drift_deg": finite_median(r["drift_deg"] for r in rows),
         "sources_without_a_face": len(chosen) - len(sources),
     }
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ from training.data import sequences
 from training.data.layout import FLOW_UNITS_PER_PX
 from training.descriptors import NAMES, correlation, describe, jitter
 from training.evaluate import CropModel, write_json
-from training.evaluate_real import MIN_SPAN, FaceReader
+from training.evaluate_real import MIN_SPAN, FaceReader, finite_median
 from training.scores import Case, Score, reduction, unchanged
 
 _log = logging.getLogger(__name__)
@@ -133,16 +132,11 @@ def summary(rows: list[dict[str, Any]], done: Score, nothing: Score) -> dict[str
         "flow_reduction": reduction(got["flow_px"], plain["flow_px"]),
         "change": change,
         "change_reduction": reduction(change, idle),
-        "at_rest": _median([r["at_rest"] for r in rows]),
-        "r": {n: _median([r["r"][n] for r in rows if r["moves"][n]]) for n in NAMES},
+        "at_rest": finite_median([r["at_rest"] for r in rows]),
+        "r": {n: finite_median([r["r"][n] for r in rows if r["moves"][n]]) for n in NAMES},
         "moving": {n: sum(bool(r["moves"][n]) for r in rows) for n in NAMES},
-        "tremble": {n: _median([r["tremble"][n] for r in rows]) for n in NAMES},
+        "tremble": {n: finite_median([r["tremble"][n] for r in rows]) for n in NAMES},
     }
-
-
-def _median(values: list[float]) -> float:
-    finite = [v for v in values if math.isfinite(v)]
-    return float(np.median(finite)) if finite else float("nan")
 
 
 def text(report: Mapping[str, Any]) -> str:

@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +34,7 @@ from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError
 from training.data.expressions import draw_expression, draw_viseme, reconcile
-from training.data.layout import FLOW_UNITS_PER_PX
+from training.data.layout import FLOW_UNITS_PER_PX, write_folder
 from training.data.portraits import Portrait, PortraitEngine
 from training.data.render import Person
 from training.data.shards import portraits_of_split
@@ -189,16 +187,7 @@ def _seen(rng: np.random.Generator, rgb: U8) -> U8:
 
 def write(folder: Path, sequence: Sequence, about: dict[str, Any]) -> None:
     """Write a sequence's folder, whole or not at all."""
-    partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        for name, array in vars(sequence).items():
-            np.save(partial / f"{name}.npy", array)
-        (partial / "sequence.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    write_folder(folder, vars(sequence), about, "sequence.json")
 
 
 def read(folder: Path) -> tuple[Sequence, dict[str, Any]]:

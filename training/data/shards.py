@@ -33,7 +33,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -47,7 +46,7 @@ from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError
 from training.data.expressions import draw_expression, draw_gains, mix
-from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
+from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING, write_folder
 from training.data.portraits import Portrait, PortraitEngine, Rejects, list_portraits
 from training.data.render import REGIONS, Person, Picture
 from training.data.split import SPLITS, split_of
@@ -179,17 +178,7 @@ def write_shard(
         ],
         "rejected": rejects.by_reason,
     }
-    partial = out / f".partial_{index:05d}_{os.getpid()}"
-    partial.mkdir(parents=True)
-    try:
-        arrays["real"] = np.stack(real)
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
-        (partial / "shard.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    write_folder(folder, {**arrays, "real": np.stack(real)}, said, "shard.json")
     return said
 
 

@@ -288,8 +288,8 @@ class Generator(nn.Module):
         count, _, height, width = x.shape
         drawn = self.units_leave(act(self.units_enter(x))).float()
         with torch.autocast(x.device.type, enabled=False):  # pixels are too fine for half precision
-            by_unit = change.float().transpose(0, 1)
-            aus = torch.matmul(by_unit, self.get_buffer("tokens_to_aus")).transpose(0, 1)
+            tokens = change.float().transpose(0, 1)
+            aus = torch.matmul(tokens, self.get_buffer("tokens_to_aus")).transpose(0, 1)
             by_unit = drawn.reshape(count, 2 * NUM_AUS, -1)
             moved = -torch.matmul(aus.reshape(count, 1, -1), by_unit)
         fields = drawn.reshape(count, 2 * NUM_AUS, 3, height, width)
