@@ -52,6 +52,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from rt_swap import ops
 from rt_swap.aus import AU_NAMES, NUM_AUS
@@ -106,6 +107,8 @@ class Quadruple:
         aus_lr: (4, K, 2) float32.
         gains: (K,) float32.
         people: Names of the two.
+        fields: (4, F, F, K, 2, 2) int8, see training.data.shards, and
+        step_px: (4, K, 2) float32; None where the shard has none.
     """
 
     rgb: U8
@@ -115,6 +118,8 @@ class Quadruple:
     aus_lr: F32
     gains: F32
     people: tuple[str, str]
+    fields: npt.NDArray[np.int8] | None = None
+    step_px: F32 | None = None
 
     def case(self, i: int) -> Case:
         """Picture ``i`` as the target; the answer is its partner."""
@@ -168,6 +173,8 @@ def read_quadruples(
             np.array(a["aus_lr"][q], np.float32),
             np.array(a["gains"][q], np.float32),
             (f"{who[0]['dataset']}/{who[0]['file']}", f"{who[1]['dataset']}/{who[1]['file']}"),
+            a["fields"][q] if "fields" in a else None,  # mapped, not read: few look at it
+            np.array(a["step_px"][q], np.float32) if "step_px" in a else None,
         )
 
 

@@ -3,16 +3,21 @@
     python -m training.evaluate_gains --val-shards DIR [--model BUNDLE] [--json FILE] [--sheet FILE]
 
 For each AU k, target faces are paired with source pictures of other people in which k is at least
-ASKED_CHANGE stronger than in the target, by the renderer's labels. The shipped graphs transfer AU k
-alone: gain 1 for k, 0 for all others. What that did is read off the composed picture by the
-bundle's own encoder and compared with its reading of the target. Row k, column j of the matrix is
+ASKED_CHANGE stronger on one side, by the renderer's labels. The shipped graphs transfer AU k
+alone: gain 1 for k, 0 for all others. What that did is read off the flow they answer with. A
+rendered face is linear in its units, and its shard says how each unit moves it
+(training.unit_motion): the flow is taken apart into those motions. Row k, column j of the matrix is
 
-    mean over cases of (change read in AU j) / mean over cases of (change asked for in AU k),
+    mean over cases of (motion of AU j in the flow) / mean over cases of (motion asked of AU k),
 
-sides averaged. The identity matrix would be perfect. Two things keep it from being one: the
-encoder reads changes too small, which shrinks whole columns (``reads`` gives by how much, from two
-rendered pictures of one person), and units that look alike are mistaken for each other, by the
-encoder or by the generator. ``beside`` is the root mean square of a row's other columns.
+each a root mean square over the face, in pixels. The identity matrix would be perfect. Earlier
+versions had the bundle's own encoder look at the answer instead; it sees so little of a unit that
+moves alone that it said more about itself than about the answer.
+
+Two figures say where a row falls short. ``reads`` is how much of the change asked for the encoder
+read off the two pictures: the generator is not told more. ``beside`` is the motion that is not
+AU k's, over the motion asked for, both root mean square over the face: 0 is nothing else, 1 as much
+as was asked for. It counts every motion, also one that no unit makes.
 
 Runs what ships, on held-out people (shards of split val or test).
 """
@@ -35,11 +40,11 @@ from rt_swap.backends import get_backend
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32, F64, U8
 from rt_swap.model import load_bundle
-from training.data.dataset import PARTNER
 from training.evaluate import CropModel, Quadruple, read_quadruples, write_json
+from training.unit_motion import UnitFields, moved_alone, taken_apart
 
 ASKED_CHANGE: Final = 0.3
-"""Least difference of intensity, source above target, for a pair to be used."""
+"""Least difference of intensity, source above target on one side, for a pair to be used."""
 CASES: Final = 24
 """Pairs for each AU."""
 
@@ -53,29 +58,26 @@ class Gains:
 
     Attributes:
         response: (K, K) float64; row k: gain k alone was 1. NaN where no pair was found.
-        reads: (K,) float64, change read over change rendered, same person; NaN where unknown.
+        reads: (K,) float64, change read over change asked for, a slope through 0 over cases and
+            sides; NaN where unknown.
+        beside: (K,) float64 >= 0, motion that is not k's over the motion asked for; NaN likewise.
         cases: (K,) int, pairs used.
     """
 
     response: F64
     reads: F64
+    beside: F64
     cases: npt.NDArray[np.int64]
-
-    @property
-    def beside(self) -> F64:
-        """(K,) root mean square of each row's other columns."""
-        others = self.response.copy()
-        np.fill_diagonal(others, 0.0)
-        return np.asarray(np.sqrt(np.square(others).sum(1) / (NUM_AUS - 1)))
 
 
 @dataclass(frozen=True)
 class _Face:
     rgb: U8
     person: str
-    label: F64  # (K,) sides averaged
+    label: F64  # (K, 2)
     tokens: F32
-    read: F64  # (K,)
+    read: F64  # (K, 2)
+    fields: UnitFields
 
 
 def measure(
@@ -85,41 +87,37 @@ def measure(
 
     Args:
         model: What is looked at.
-        quadruples: Pictures of several people.
+        quadruples: Pictures of several people, with the fields of their units.
         rng: Chooses the pairs.
         cases: At most so many for each AU.
 
     Raises:
-        ConfigError: If there is no pair of pictures to try any AU with.
+        ConfigError: If there is no pair of pictures to try any AU with, or a quadruple is of a
+            shard without fields.
     """
     faces: list[_Face] = []
-    asked, seen = [], []
     for quad in quadruples:
-        four = []
         for i in range(4):
             tokens, aus_lr = model.encode(quad.rgb[i])
-            four.append(
+            faces.append(
                 _Face(
                     quad.rgb[i],
                     quad.people[i // 2],
-                    quad.aus_lr[i].mean(1).astype(np.float64),
+                    quad.aus_lr[i].astype(np.float64),
                     tokens,
-                    aus_lr.mean(1).astype(np.float64),
+                    aus_lr.astype(np.float64),
+                    UnitFields.of(quad, i),
                 )
             )
-        for i in (0, 2):
-            asked.append(four[PARTNER[i]].label - four[i].label)
-            seen.append(four[PARTNER[i]].read - four[i].read)
-        faces += four
-    reads = _slopes(np.array(asked), np.array(seen))
-
     response = np.full((NUM_AUS, NUM_AUS), np.nan)
+    reads, beside = np.full(NUM_AUS, np.nan), np.full(NUM_AUS, np.nan)
     used = np.zeros(NUM_AUS, np.int64)
     for k in range(NUM_AUS):
         level = np.array([face.label[k] for face in faces])
+        more = (level[None, :] - level[:, None]).max(2)
         pairs = [
             (t, s)
-            for t, s in np.argwhere(level[None, :] - level[:, None] >= ASKED_CHANGE)
+            for t, s in np.argwhere(more >= ASKED_CHANGE)
             if faces[t].person != faces[s].person
         ]
         if not pairs:
@@ -127,29 +125,29 @@ def measure(
         chosen = rng.choice(len(pairs), size=min(cases, len(pairs)), replace=False)
         gains = np.zeros(NUM_AUS, np.float32)
         gains[k] = 1.0
-        changes, wanted = [], []
-        for target, source in (pairs[c] for c in chosen):
-            answer = model.answer(faces[target].rgb, faces[source].tokens, gains)
-            after = model.encode(answer.picture_rgb)[1].mean(1)
-            changes.append(after - faces[target].read)
-            wanted.append(level[source] - level[target])
-        response[k] = np.mean(changes, axis=0) / np.mean(wanted)
+        changes, read, asked, other, motion = [], [], [], [], []
+        for target, source in ((faces[t], faces[s]) for t, s in (pairs[c] for c in chosen)):
+            asked_lr = source.label[k] - target.label[k]
+            answer = model.answer(target.rgb, source.tokens, gains)
+            there = moved_alone(target.fields, k, asked_lr)
+            apart = taken_apart(there, answer.flow_xy, answer.keep, k, asked_lr)
+            changes.append(apart.motion_px)
+            other.append(apart.other_px)
+            motion.append(apart.asked_px)
+            asked.append(asked_lr)
+            read.append(source.read[k] - target.read[k])
+        response[k] = np.mean(changes, axis=0) / max(float(np.mean(motion)), 1e-6)
+        reads[k] = np.sum(np.multiply(read, asked)) / np.sum(np.square(asked))
+        beside[k] = np.sqrt(
+            np.mean(np.square(other)) / max(float(np.mean(np.square(motion))), 1e-12)
+        )
         used[k] = len(chosen)
     if not used.any():
         raise ConfigError(
             "evaluate_gains: no two pictures of different people in which an AU differs by"
             f" {ASKED_CHANGE}; give more shards"
         )
-    return Gains(response, reads, used)
-
-
-def _slopes(asked: F64, seen: F64) -> F64:
-    """(M, K), (M, K) -> (K,) least-squares slope through 0 of seen over asked, per AU."""
-    power = np.square(asked).sum(0)
-    known = power > 0
-    slopes = np.full(asked.shape[1], np.nan)
-    slopes[known] = (asked * seen).sum(0)[known] / power[known]
-    return slopes
+    return Gains(response, reads, beside, used)
 
 
 def report_of(gains: Gains) -> dict[str, Any]:
@@ -161,8 +159,10 @@ def report_of(gains: Gains) -> dict[str, Any]:
             for k in range(NUM_AUS)
         },
         "reads": dict(zip(AU_NAMES, gains.reads.round(4).tolist(), strict=True)),
+        "beside": dict(zip(AU_NAMES, gains.beside.round(4).tolist(), strict=True)),
         "cases": dict(zip(AU_NAMES, gains.cases.tolist(), strict=True)),
         "own_median": float(np.nanmedian(np.diagonal(rows))),
+        "reads_median": float(np.nanmedian(gains.reads)),
         "beside_median": float(np.nanmedian(gains.beside)),
     }
 
@@ -170,24 +170,22 @@ def report_of(gains: Gains) -> dict[str, Any]:
 def text(gains: Gains) -> str:
     """The table for people: each AU's own response, and the three others that moved most."""
     lines = [
-        "gain of one AU at 1, all others 0: change read per change asked for",
+        "gain of one AU at 1, all others 0: change by motion per change asked for",
         f"{'AU':6}{'cases':>6}{'reads':>7}{'own':>7}{'beside':>8}   moved most besides",
     ]
     for k, name in enumerate(AU_NAMES):
         row = gains.response[k]
         if not gains.cases[k]:
-            lines.append(
-                f"{name:6}{0:6d}{gains.reads[k]:7.2f}   no pair of pictures to try it with"
-            )
+            lines.append(f"{name:6}{0:6d}   no pair of pictures to try it with")
             continue
         order = [j for j in np.argsort(-np.abs(row)) if j != k][:3]
         most = ", ".join(f"{AU_NAMES[j]} {row[j]:+.2f}" for j in order)
         lines.append(
             f"{name:6}{gains.cases[k]:6d}{gains.reads[k]:7.2f}{row[k]:7.2f}"
-            f"{gains.beside[k]:8.3f}   {most}"
+            f"{gains.beside[k]:8.2f}   {most}"
         )
-    own, beside = np.nanmedian(np.diagonal(gains.response)), np.nanmedian(gains.beside)
-    lines.append(f"{'median':6}{'':13}{own:7.2f}{beside:8.3f}")
+    medians = [np.nanmedian(v) for v in (gains.reads, np.diagonal(gains.response), gains.beside)]
+    lines.append("{:6}{:6}{:7.2f}{:7.2f}{:8.2f}".format("median", "", *medians))
     return "\n".join(lines)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,34 @@ from rt_swap.errors import ConfigError
 from tests.support.tiny_model import tiny_bundle
 from tests.training.test_evaluate import S, write_shard
 from training import evaluate_gains
+from training.data.layout import FIELDS_SIDE
 from training.evaluate import Quadruple
 from training.evaluate_gains import draw, measure, report_of, text
 from training.scores import Answer
+from training.unit_motion import UnitFields, taken_apart
 
 K12, K6 = AuId.AU12.index, AuId.AU6.index
+
+
+BLOCK = 8  # cells along a side of the patch that each unit moves, one patch for each
+STEP_PX = np.float32(1 / 128)
+
+
+def made_fields() -> tuple[np.ndarray, np.ndarray]:
+    """One picture's: unit u moves its own patch of cells half a pixel, and nothing else."""
+    steps = np.zeros((FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2), np.int8)
+    for unit in range(2 * NUM_AUS):
+        y, x = divmod(unit, FIELDS_SIDE // BLOCK)
+        at = (slice(BLOCK * y, BLOCK * (y + 1)), slice(BLOCK * x, BLOCK * (x + 1)))
+        steps[(*at, *divmod(unit, 2), unit % 2)] = 64
+    return steps, np.full((NUM_AUS, 2), STEP_PX, np.float32)
 
 
 class Made:
     """Pictures are numbers: a picture's first two bytes say which intensities it shows.
 
-    A reader that sees ``reads`` of every change; a generator that does what it is asked to do, and
-    moves AU6 by ``leak`` of what AU12 moves.
+    A reader that sees ``reads`` of every change; a generator whose flow does what the reader saw,
+    and moves AU6 by ``leak`` of what AU12 moves.
     """
 
     def __init__(self, reads: float = 1.0, leak: float = 0.0) -> None:
@@ -50,14 +68,18 @@ class Made:
     def answer(self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray) -> Answer:
         own, source = self.shown[self._at(target_rgb)], self.shown[int(tokens[0, 0])]
         self.gains.append(gains)
-        after = own + gains[:, None] * (source - own)
-        after[K6] += self.leak * (after[K12] - own[K12])
-        return Answer(self.picture(after), np.zeros((2, S, S)), np.ones((S, S)))
+        change = gains[:, None] * self.reads * (source - own)
+        change[K6] += self.leak * change[K12]
+        steps, step_px = made_fields()
+        cells = -np.einsum("hwksc,ks->chw", steps * step_px[..., None], change)
+        flow = cells.repeat(S // FIELDS_SIDE, 1).repeat(S // FIELDS_SIDE, 2).astype(np.float32)
+        return Answer(np.zeros((S, S, 3), np.uint8), flow, np.ones((S, S), np.float32))
 
 
 def quadruples(model: Made, count: int = 3) -> list[Quadruple]:
     rng = np.random.default_rng(0)
     quads = []
+    steps, step_px = (np.stack([one] * 4) for one in made_fields())
     for q in range(count):
         aus = rng.uniform(0, 1, (4, NUM_AUS, 2)).astype(np.float32)
         flow, flat = np.zeros((4, 2, S, S), np.float32), np.zeros((4, S, S), np.float32)
@@ -65,18 +87,20 @@ def quadruples(model: Made, count: int = 3) -> list[Quadruple]:
         names = (f"a{q}", f"b{q}")
         quads.append(
             Quadruple(
-                rgb, flow, flat, flat.astype(np.uint8), aus, np.ones(NUM_AUS, np.float32), names
+                rgb, flow, flat, flat.astype(np.uint8), aus, np.ones(NUM_AUS, np.float32), names,
+                steps, step_px,
             )
-        )
+        )  # fmt: skip
     return quads
 
 
 def test_a_model_that_does_as_told_has_the_identity() -> None:
     model = Made()
     gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
-    np.testing.assert_allclose(gains.response, np.eye(NUM_AUS), atol=1e-5)
+    # patches end abruptly, and what moves takes its patch's edge along: 0.1 of a cell
+    np.testing.assert_allclose(gains.response, np.eye(NUM_AUS), atol=0.04)
     np.testing.assert_allclose(gains.reads, 1.0, atol=1e-5)
-    np.testing.assert_allclose(gains.beside, 0.0, atol=1e-5)
+    assert (gains.beside < 0.2).all()
     assert (gains.cases == 5).all()
     # one gain at a time
     assert all(g.sum() == g.max() == 1 for g in model.gains)
@@ -87,14 +111,54 @@ def test_what_moves_besides_and_what_the_reader_misses_are_told_apart() -> None:
     gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
     want = 0.5 * np.eye(NUM_AUS)
     want[K12, K6] += 0.2
-    np.testing.assert_allclose(gains.response, want, atol=1e-5)
+    np.testing.assert_allclose(gains.response, want, atol=0.04)
     np.testing.assert_allclose(gains.reads, 0.5, atol=1e-5)
-    assert gains.beside[K12] == pytest.approx(0.2 / np.sqrt(NUM_AUS - 1), abs=1e-5)
-    assert "AU12       5   0.50   0.50" in text(gains)
-    assert "AU6 +0.20" in text(gains)
+    assert gains.beside[K12] == pytest.approx(0.2, abs=0.05)
+    line = next(line for line in text(gains).splitlines() if line.startswith("AU12 "))
+    assert "AU12       5   0.50   0." in line
+    assert re.search(r"   AU6 \+0\.[12]", line)
     report = report_of(gains)
-    assert report["response"]["AU12"]["AU6"] == pytest.approx(0.2)
-    assert report["own_median"] == pytest.approx(0.5)
+    assert report["response"]["AU12"]["AU6"] == pytest.approx(0.2, abs=0.04)
+    assert report["own_median"] == pytest.approx(0.5, abs=0.02)
+    assert report["reads_median"] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_what_goes_the_other_way_is_negative_and_painted_places_do_not_count() -> None:
+    flow = np.zeros((2, S, S), np.float32)
+    quad = quadruples(Made(), 1)[0]
+    fields = UnitFields.of(quad, 0)
+    size = S // FIELDS_SIDE
+    y, x = divmod(2 * K6, FIELDS_SIDE // BLOCK)
+    patch = (slice(BLOCK * size * y, BLOCK * size * (y + 1)),)
+    patch += (slice(BLOCK * size * x, BLOCK * size * (x + 1)),)
+    flow[(0, *patch)] = 0.5  # fetched from the right: it goes left, AU6's left side goes right
+    keep = np.ones((S, S), np.float32)
+    whole = np.array([1.0, 1.0])
+    apart = taken_apart(fields, flow, keep, K6, whole)
+    assert apart.motion_px[K6] == pytest.approx(-0.5 * apart.asked_px, rel=1e-3)
+    assert apart.asked_px == pytest.approx(0.5 * np.sqrt(2 * BLOCK**2 / FIELDS_SIDE**2))
+    keep[patch] = 0.0
+    apart = taken_apart(fields, flow, keep, K6, whole)
+    assert apart.motion_px[K6] == 0 and apart.other_px == 0
+
+
+def test_shards_without_fields_are_refused() -> None:
+    model = Made()
+    quads = [replace(quad, fields=None, step_px=None) for quad in quadruples(model)]
+    with pytest.raises(ConfigError, match="before shards held the fields"):
+        measure(model, quads, np.random.default_rng(0))
+
+
+def test_a_side_alone_is_change_enough() -> None:
+    model = Made()
+    quads = quadruples(model)
+    for q, quad in enumerate(quads):
+        quad.aus_lr[:, K12] = 0.0
+        quad.aus_lr[0, K12, 1] = 0.4
+        model.shown[4 * q : 4 * q + 4] = quad.aus_lr.astype(np.float64)
+    gains = measure(model, quads, np.random.default_rng(0), cases=3)
+    assert gains.cases[K12] == 3
+    assert gains.response[K12, K12] == pytest.approx(1.0, abs=0.04)
 
 
 def test_an_au_that_no_pair_shows_is_said_and_left_out() -> None:
@@ -122,7 +186,10 @@ def test_pairs_are_of_different_people() -> None:
 def test_main_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import cv2
 
-    write_shard(tmp_path / "s")
+    shard = write_shard(tmp_path / "s")
+    steps, step_px = made_fields()
+    np.save(shard / "fields.npy", np.tile(steps, (2, 4, 1, 1, 1, 1, 1)))
+    np.save(shard / "step_px.npy", np.tile(step_px, (2, 4, 1, 1)))
     bundle = tiny_bundle(tmp_path / "bundle")
     out, sheet = tmp_path / "g.json", tmp_path / "g.png"
     options = ["--model", str(bundle), "--val-shards", str(tmp_path / "s"), "--cases", "1"]

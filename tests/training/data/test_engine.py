@@ -22,6 +22,8 @@ from training.data.render import REGIONS, Picture, trusted
 from training.data.sequences import render as render_sequence
 from training.data.shards import in_steps, write_shard
 from training.data.shards import main as shards_main
+from training.evaluate import Quadruple
+from training.unit_motion import UnitFields, moved_alone, taken_apart
 
 
 def expression(engine, **units: float):
@@ -155,6 +157,39 @@ def test_fields_of_units_add_up_to_the_flow(engine, astronaut, stretched, mixed:
                 if of.sum() > 5:
                     assert np.median(off[of]) < limit, (units, name)
             assert seen.sum() > 800
+
+
+@pytest.mark.parametrize(
+    ("name", "change_lr"),
+    [("AU1", (0.8, 0.8)), ("AU12", (0.8, 0.8)), ("AU12", (0.0, 0.7)), ("AU20", (0.7, 0.4))]
+    + [("AU26", (0.8, 0.8)), ("AU30", (0.0, 0.7)), ("AU62", (0.7, 0.7))],
+)
+def test_a_rendered_unit_alone_is_taken_apart_as_itself(
+    engine, astronaut, name: str, change_lr: tuple[float, float]
+) -> None:
+    """The judge of training.evaluate_gains, on a picture whose answer the engine renders."""
+    au = AuId[name].index
+    rest = np.zeros((NUM_AUS, 2), np.float32)
+    alone = rest.copy()
+    alone[au] = change_lr
+    before, after = astronaut[0].render_pair(
+        *(engine.model.coefficients_from_aus(x) for x in (rest, alone))
+    )
+    steps, step_px = in_steps(before.unit_fields)
+    quad = Quadruple(
+        before.rgb[None], before.flow_xy[None], before.keep[None], before.region[None],
+        rest[None], rest[:, 0], ("a", "b"), steps[None], step_px[None],
+    )  # fmt: skip
+    fields = moved_alone(UnitFields.of(quad, 0), au, alone[au])
+    apart = taken_apart(fields, after.flow_xy, after.keep, au, alone[au])
+    share = apart.motion_px / apart.asked_px
+    assert share[au] == pytest.approx(1.0, abs=0.1)
+    assert np.abs(np.delete(share, au)).max() < 0.15
+    # told of another unit, it finds little of that one and much else
+    other = AuId.AU33.index
+    wrong = taken_apart(fields, after.flow_xy, after.keep, other, alone[au])
+    assert abs(wrong.motion_px[other]) < 0.5 * apart.asked_px
+    assert wrong.other_px > 0.8 * apart.asked_px
 
 
 def test_fields_of_units_survive_eight_bits() -> None:
