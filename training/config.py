@@ -351,13 +351,17 @@ class AugmentConfig:
     """Probability that something is held up in front of a person (training.data.occlude)."""
     degrade: float = 0.3
     """Probability of blur or noise or JPEG on what the encoder sees."""
+    nudge: float = 0.0
+    """Probability that a picture that is only read has a few units changed a little
+    (training.data.nudge).
+    """
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check(
                 getattr(self, f.name) >= 0, f"augment.{f.name}", "0 or more", getattr(self, f.name)
             )
-        for name in ("flip", "degrade", "occlude"):
+        for name in ("flip", "degrade", "occlude", "nudge"):
             _check(
                 getattr(self, name) <= 1, f"augment.{name}", "a probability", getattr(self, name)
             )
@@ -468,6 +472,10 @@ class TrainConfig:
     """Labelled real pictures per step, where there are any (--labelled): the encoder sees them
     beside the rendered ones.
     """
+    reading_quadruples: int = 0
+    """Further quadruples per step for the encoder alone, which costs a fifth of a quadruple that is
+    swapped; ``augment.nudge`` gives their pictures other expressions.
+    """
 
     def __post_init__(self) -> None:
         _check(bool(self.phases), "phases", "at least one", self.phases)
@@ -480,6 +488,8 @@ class TrainConfig:
         )
         for name in ("steps", "labelled_pictures"):
             _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        count = self.reading_quadruples
+        _check(count >= 0, "reading_quadruples", "0 or more", count)
         _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)
 
     def phase_at(self, progress: float) -> Phase:

@@ -276,6 +276,9 @@ def loop(
     started, before = time.monotonic(), state.elapsed_s
     last_saved, running, since = started, _Mean(), started
     loader = Prefetcher(maker.batch, world.size)
+    # another seed: the same pictures, in another order and varied otherwise
+    reading_maker = BatchMaker(data, config.augment, config.seed + 1, fields=True)
+    reading_loader = Prefetcher(reading_maker.batch, world.size)
     labelled_loader = (
         None if labelled_maker is None else Prefetcher(labelled_maker.batch, world.size)
     )
@@ -308,6 +311,13 @@ def loop(
                     count = config.labelled_pictures
                     first = (state.step * world.size + world.rank) * count
                     extra = labelled_loader.get(first, count).to(place)
+                more = None
+                if config.reading_quadruples and not phase.encoder_only:
+                    count = config.reading_quadruples
+                    first = (state.step * world.size + world.rank) * count
+                    more = reading_loader.get(
+                        first, count, size_px=phase.size_px, instructions=False
+                    ).to(place)
                 adversarial = objective.adversarial_due(state.step, progress)
                 taught = config.samples.taught(progress)
                 plan = plan_samples(batch.gains, config.samples, rng, adversarial, taught)
@@ -326,6 +336,9 @@ def loop(
                     total, terms = objective.generator_losses(
                         net, critics, batch, forward, state.step, progress, rng, extra
                     )
+                if more is not None:
+                    reading, _ = objective.encoder_losses(net, more)
+                    total, terms = total + reading, terms | {"reading": reading}
                 optimisers["net"].zero_grad(set_to_none=True)
                 total.backward()  # type: ignore[no-untyped-call]
                 world.average_gradients(net.parameters())
@@ -388,6 +401,7 @@ def loop(
                     last_saved = time.monotonic()
         finally:
             loader.close()
+            reading_loader.close()
             if labelled_loader is not None:
                 labelled_loader.close()
             bar.close()

@@ -268,6 +268,8 @@ class Objective:
         with autocast(self.config, batch.rgb.device):
             encoded, logits = encode(net, batch, labelled)
         terms = self._tokens(net, batch, encoded.tokens, net.label_tokens(batch.aus_lr).float())
+        if self.config.augment.nudge > 0:  # pictures that are no swaps of each other any more
+            del terms["token_invariance"]
         terms |= self._labelled(logits, labelled)
         total = torch.stack([getattr(self.config.losses, k) * v for k, v in terms.items()]).sum()
         return total, terms

@@ -348,6 +348,27 @@ def test_resumed_run_ends_exactly_like_an_uninterrupted_one(shards: Path) -> Non
     assert totals[0] == totals[1]
 
 
+def test_reading_quadruples_teach_the_encoder_alone_and_resume_exactly(shards: Path) -> None:
+    config = replace(
+        SMOKE, steps=4, reading_quadruples=2, augment=replace(SMOKE.augment, nudge=0.5)
+    )
+    straight = run(shards, "straight", config)
+    run(shards, "halved", config, max_steps=2)
+    halved = run(shards, "halved", config, resume=True)
+    nets = []
+    for out in (straight, halved, run(shards, "without", replace(config, reading_quadruples=0))):
+        newest = latest_checkpoint(out / "checkpoints")
+        assert newest is not None
+        nets.append(load_net(newest)[0].state_dict())
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+    stem = [name for name in nets[0] if name.startswith("encoder.stem") and "weight" in name]
+    assert stem and not any(torch.equal(nets[0][name], nets[2][name]) for name in stem)
+    entries = [entry for entry in log_of(straight) if "total" in entry]
+    with_flow = [entry for entry in entries if "flow" in entry]  # the rest reads anyway
+    assert with_flow and all(entry["reading"] > 0 for entry in with_flow)
+    assert not any("reading" in entry for entry in log_of(shards / "without"))
+
+
 def test_sigterm_finishes_the_step_and_saves(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = loop_module._average
     count = 0

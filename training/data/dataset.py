@@ -32,6 +32,7 @@ from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import ConfigError, ContractError
 from training.config import LOOK_XYXY, AugmentConfig
 from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
+from training.data.nudge import added, draw_change, way_back
 from training.data.occlude import draw_occluder, occlude
 
 REGION_NAMES: Final = ("background", "face", "mouth interior", "eyeball", "lips", "lids")
@@ -347,7 +348,7 @@ class BatchMaker:
             flip = bool(self.augment is not None and rng.random() < self.augment.flip)
             if self.augment is not None and self.augment.occlude > 0:
                 raw = self._occluded(raw, rng, self.augment.occlude)
-            row, geometries = self._quadruple(raw, size_px, rng, instructions, flip)
+            row, geometries = self._quadruple(raw, size_px, rng, instructions, flip, which)
             rows.append(row)
             if instructions and self._fields:
                 # of one picture of each person: all would take as long as all the rest
@@ -436,8 +437,11 @@ class BatchMaker:
         rng: np.random.Generator,
         instructions: bool,
         flip: bool,
+        which: np.random.Generator,
     ) -> tuple[dict[str, npt.NDArray[Any]], list[Geometry]]:
         """The quadruple's arrays, and each person's geometry."""
+        nudge = self.augment is not None and not instructions and self._fields
+        aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         a, full = self.augment, self.shards.size_px
         x0, y0, x1, y1 = (round(v * full / CROP_SIZE_PX) for v in LOOK_XYXY)
         rgb = np.empty((4, size_px, size_px, 3), np.uint8)
@@ -454,7 +458,14 @@ class BatchMaker:
             at_full = FixedMaps(*maps)
             table, gamma, mixer = (None, 1.0, None) if a is None else colours_of(a, rng)
             for i in (2 * person, 2 * person + 1):
-                picture = at_full.warp(raw["rgb"][i])
+                place = at_full
+                if nudge and a is not None and which.random() < a.nudge:
+                    back, change = way_back(
+                        raw["fields"][i], raw["step_px"][i], draw_change(aus_lr[i], which), full
+                    )
+                    aus_lr[i] += change
+                    place = FixedMaps(*added(maps, back, full))
+                picture = place.warp(raw["rgb"][i])
                 if table is not None:
                     picture = cv2.LUT(cv2.transform(picture, mixer), table)
                 rgb[i] = _resized(picture, (size_px, size_px))
@@ -478,7 +489,6 @@ class BatchMaker:
                 region[i] = at.warp(raw["region"][i], border=0, nearest=True)
                 shade = at.warp(raw["shade"][i], border=128).astype(np.float32)
                 shade_log2[i] = (shade - 128.0) * (gamma / 64.0)
-        aus_lr, gains = np.array(raw["aus_lr"]), np.array(raw["gains"])
         if flip:
             aus_lr, gains = mirror_aus(aus_lr), mirror_aus(gains)
         row = {

@@ -15,6 +15,7 @@ import pytest
 from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.errors import ConfigError
 from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, NOTHING
+from training.data.nudge import added, way_back
 from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
@@ -190,6 +191,26 @@ def test_a_rendered_unit_alone_is_taken_apart_as_itself(
     wrong = taken_apart(fields, after.flow_xy, after.keep, other, alone[au])
     assert abs(wrong.motion_px[other]) < 0.5 * apart.asked_px
     assert wrong.other_px > 0.8 * apart.asked_px
+
+
+@pytest.mark.parametrize("units", [{"AU12": 0.4}, {"AU1": 0.5, "AU2": 0.5, "AU17": 0.4}])
+def test_a_nudged_picture_is_nearly_the_rendered_one(engine, astronaut, units) -> None:
+    rest = np.zeros((NUM_AUS, 2), np.float32)
+    change = rest.copy()
+    for name, value in units.items():
+        change[AuId[name].index] = value
+    before, after = astronaut[0].render_pair(
+        *(engine.model.coefficients_from_aus(x) for x in (rest, change))
+    )
+    back, made = way_back(*in_steps(before.unit_fields), change, 256)
+    np.testing.assert_array_equal(made, change)
+    at = np.arange(256, dtype=np.float32)
+    x, y = added((np.tile(at, (256, 1)), np.tile(at[:, None], 256)), back, 256)
+    nudged = cv2.remap(before.rgb, x, y, cv2.INTER_LINEAR)
+    moved = (np.linalg.norm(after.flow_xy, axis=0) > 0.5) & (after.keep > 0.9)
+    assert moved.sum() > 2000
+    off = [np.abs(p.astype(float) - after.rgb)[moved].mean() for p in (before.rgb, nudged)]
+    assert off[1] < 0.45 * off[0]
 
 
 def test_fields_of_units_survive_eight_bits() -> None:
