@@ -15,8 +15,9 @@ alone, as frames of a video do: absolute, all gains 1.
     r             correlation over time of the answer's and the output's mouth opening, mouth width,
                   smile, brow height and eye opening (training.descriptors), where the answer moves;
                   the median over sequences
-    tremble       of these five: the mean second difference of the output over that of the answer;
-                  both are read by mediapipe, whose own noise is in both
+    tremble       of these five: the mean second difference of the output over that of the answer,
+                  and over that of the target. All are read by mediapipe, whose own noise is in
+                  all; the camera's is in the target, so in the output too, but not in the answer
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def score_sequence(
     before: dict[str, Any] = {}
     change: dict[str, list[float]] = {"model": [], "unchanged": []}
     rest: dict[str, list[float]] = {"output": [], "target": []}
-    shown: dict[str, list[F64]] = {"truth": [], "output": []}
+    shown: dict[str, list[F64]] = {"truth": [], "output": [], "target": []}
     for t in range(len(sequence.source)):
         case = Case(
             np.array(sequence.target[t]),
@@ -103,13 +104,15 @@ def score_sequence(
         before = now
         for name, values in shown.items():
             values.append(read(now[name]))
-    truth, output = np.array(shown["truth"]), np.array(shown["output"])
-    row: dict[str, Any] = {"frames": len(truth), "r": {}, "moves": {}, "tremble": {}}
+    truth, output, target = (np.array(shown[name]) for name in ("truth", "output", "target"))
+    row: dict[str, Any] = {"frames": len(truth), "r": {}, "moves": {}}
+    row |= {"tremble": {}, "tremble_target": {}}
     for k, name in enumerate(NAMES):
         r, _, span = correlation(truth[:, k], output[:, k])
         row["r"][name], row["moves"][name] = r, span >= MIN_SPAN[name]
-        own = jitter(truth[:, k])
-        row["tremble"][name] = jitter(output[:, k]) / own if own > 0 else float("nan")
+        for figure, of in (("tremble", truth), ("tremble_target", target)):
+            own = jitter(of[:, k])
+            row[figure][name] = jitter(output[:, k]) / own if own > 0 else float("nan")
     row["image"], row["flow_px"] = done.result()["image"], done.result()["flow_px"]
     row["image_reduction"] = reduction(row["image"], nothing.result()["image"])
     row["flow_reduction"] = reduction(row["flow_px"], nothing.result()["flow_px"])
@@ -135,7 +138,10 @@ def summary(rows: list[dict[str, Any]], done: Score, nothing: Score) -> dict[str
         "at_rest": finite_median([r["at_rest"] for r in rows]),
         "r": {n: finite_median([r["r"][n] for r in rows if r["moves"][n]]) for n in NAMES},
         "moving": {n: sum(bool(r["moves"][n]) for r in rows) for n in NAMES},
-        "tremble": {n: finite_median([r["tremble"][n] for r in rows]) for n in NAMES},
+        **{
+            figure: {n: finite_median([r[figure][n] for r in rows]) for n in NAMES}
+            for figure in ("tremble", "tremble_target")
+        },
     }
 
 
@@ -155,6 +161,8 @@ def text(report: Mapping[str, Any]) -> str:
         f"{'r of answer and output':28}" + "".join(f"{s['r'][n]:>15.2f}" for n in NAMES),
         f"{'sequences that move':28}" + "".join(f"{s['moving'][n]:>15}" for n in NAMES),
         f"{'tremble over the answer':28}" + "".join(f"{s['tremble'][n]:>15.2f}" for n in NAMES),
+        f"{'tremble over the target':28}"
+        + "".join(f"{s['tremble_target'][n]:>15.2f}" for n in NAMES),
     ]
     return "\n".join(lines)
 

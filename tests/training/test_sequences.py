@@ -88,6 +88,7 @@ def test_perfect_idle_and_flickering_answers_get_what_they_deserve() -> None:
     assert got["truth"]["at_rest"] == 0
     assert got["truth"]["r"]["smile"] == pytest.approx(1)
     assert got["truth"]["tremble"]["smile"] == pytest.approx(1)
+    assert got["target"]["tremble_target"]["smile"] == pytest.approx(1)
     assert got["target"]["change"] == pytest.approx(got["target"]["change_unchanged"])
     assert got["target"]["at_rest"] == pytest.approx(1)
     assert got["target"]["image_reduction"] == pytest.approx(0)
@@ -102,6 +103,7 @@ def test_summary_says_it_in_words() -> None:
     assert said["moving"] == dict.fromkeys(NAMES, 1)
     printed = text({"sequences": [row], "summary": said})
     assert "1 sequences" in printed and "100 % less" in printed and "mouth opening" in printed
+    assert "tremble over the target" in printed
 
 
 def about(**changes: object) -> dict[str, object]:
