@@ -83,6 +83,8 @@ class NetworkConfig:
     this very face, drawn by the generator and weighed by the change of intensities; 0 leaves the
     fields out.
     """
+    mouth_channels: int = 0
+    """Width of the blocks that draw the inside of mouths alone, at half size; 0 leaves them out."""
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
     bit.
@@ -130,7 +132,13 @@ class NetworkConfig:
             "map_channels",
         ):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
-        for name in ("flow_dead_px", "shade_dead_log2", "token_wide_channels", "unit_channels"):
+        for name in (
+            "flow_dead_px",
+            "shade_dead_log2",
+            "token_wide_channels",
+            "unit_channels",
+            "mouth_channels",
+        ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
@@ -536,7 +544,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        network=NetworkConfig(unit_channels=96),
+        network=NetworkConfig(unit_channels=96, mouth_channels=32),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -553,6 +561,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             condition_dim=192,
             map_channels=48,
             unit_channels=128,
+            mouth_channels=48,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),

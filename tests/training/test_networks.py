@@ -26,7 +26,7 @@ from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import cut_look, look
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
-from training.networks.generator import firm_shrink, straight_through
+from training.networks.generator import TEETH_XYXY, firm_shrink, straight_through
 
 SMOKE = get_config("smoke").network
 
@@ -94,6 +94,28 @@ def test_exported_reading_of_a_mirrored_face_is_the_mirrored_reading(net: RtNet)
     torch.testing.assert_close(net.label_tokens.inverse(alone(picture)[0]), once)
 
 
+def test_mouth_adds_to_keep_and_fill_where_mouths_are_and_nothing_at_first() -> None:
+    torch.manual_seed(0)
+    net = shout(build(replace(SMOKE, mouth_channels=8))).eval()
+    assert net.generator.mouth is not None
+    picture, mixed = torch.rand(2, 3, 256, 256), torch.randn(2, NUM_AUS, SMOKE.token_dim)
+    with torch.no_grad():
+        encoded = net.encoder(look(picture))
+        first = net.generator(encoded.features, encoded.tokens, mixed)
+        torch.nn.init.normal_(net.generator.mouth.leave.weight, std=0.3)
+        then = net.generator(encoded.features, encoded.tokens, mixed)
+        net.generator.mouth = None
+        without = net.generator(encoded.features, encoded.tokens, mixed)
+    x0, y0, x1, y1 = TEETH_XYXY
+    for name in ("keep_logit", "fill_rgb", "flow_raw", "shade_log2_raw"):
+        torch.testing.assert_close(getattr(first, name), getattr(without, name))
+        change = (getattr(then, name) - getattr(without, name)).abs()
+        inside = change[:, :, y0:y1, x0:x1].clone()
+        change[:, :, y0:y1, x0:x1] = 0
+        assert not change.any(), name
+        assert inside.mean() > 1e-3 if name in ("keep_logit", "fill_rgb") else not inside.any()
+
+
 @pytest.mark.parametrize("unit_channels", [0, 8])
 def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) -> None:
     """Static shapes, opset 18, standard operators, rank at most 4; the same numbers from ONNX
@@ -102,8 +124,10 @@ def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) ->
     import onnx
     import onnxruntime
 
-    net = shout(build(replace(SMOKE, unit_channels=unit_channels))).eval()
+    config = replace(SMOKE, unit_channels=unit_channels, mouth_channels=unit_channels)
+    net = shout(build(config)).eval()
     if unit_channels:
+        torch.nn.init.normal_(net.generator.mouth.leave.weight, std=0.1)
         torch.nn.init.normal_(net.generator.units_leave.weight, std=0.1)
         torch.nn.init.normal_(net.generator.hear_units.weight, std=0.1)
     for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):
