@@ -482,7 +482,9 @@ class TrainConfig:
     """
     reading_quadruples: int = 0
     """Further quadruples per step for the encoder alone, which costs a fifth of a quadruple that is
-    swapped; ``augment.nudge`` gives their pictures other expressions.
+    swapped; ``augment.nudge`` gives their pictures other expressions. However many they are, their
+    mean of the encoder's terms, by the weights of LossConfig, is added once ("reading" in the log).
+    Phases that train the encoder alone have none: there every quadruple is such.
     """
 
     def __post_init__(self) -> None:
@@ -498,6 +500,11 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         count = self.reading_quadruples
         _check(count >= 0, "reading_quadruples", "0 or more", count)
+        if self.augment.nudge and not (count or any(p.encoder_only for p in self.phases)):
+            raise ConfigError(
+                "augment.nudge: only pictures that are read and not swapped are nudged; set "
+                "reading_quadruples, or a phase with encoder_only"
+            )
         _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)
 
     def phase_at(self, progress: float) -> Phase:

@@ -15,9 +15,10 @@ versions had the bundle's own encoder look at the answer instead; it sees so lit
 moves alone that it said more about itself than about the answer.
 
 Two figures say where a row falls short. ``reads`` is how much of the change asked for the encoder
-read off the two pictures: the generator is not told more. ``beside`` is the motion that is not
-AU k's, over the motion asked for, both root mean square over the face: 0 is nothing else, 1 as much
-as was asked for. It counts every motion, also one that no unit makes.
+read off the two pictures: the generator is not told more. ``beside`` is all motion that is not
+along the one asked for, over that, both root mean square over the face: 0 is nothing else, 1 as
+much as was asked for. It counts every motion, also one that no unit makes, and AU k's own where it
+is on the wrong side.
 
 Runs what ships, on held-out people (shards of split val or test).
 """
@@ -60,7 +61,7 @@ class Gains:
         response: (K, K) float64; row k: gain k alone was 1. NaN where no pair was found.
         reads: (K,) float64, change read over change asked for, a slope through 0 over cases and
             sides; NaN where unknown.
-        beside: (K,) float64 >= 0, motion that is not k's over the motion asked for; NaN likewise.
+        beside: (K,) float64 >= 0, all other motion over the motion asked for; NaN likewise.
         cases: (K,) int, pairs used.
     """
 
@@ -77,7 +78,12 @@ class _Face:
     label: F64  # (K, 2)
     tokens: F32
     read: F64  # (K, 2)
-    fields: UnitFields
+    quad: Quadruple
+    picture: int  # of the quadruple's four
+
+    @property
+    def fields(self) -> UnitFields:  # 1.8 MB: made when wanted
+        return UnitFields.of(self.quad, self.picture)
 
 
 def measure(
@@ -97,6 +103,7 @@ def measure(
     """
     faces: list[_Face] = []
     for quad in quadruples:
+        UnitFields.of(quad, 0)  # refuses shards without fields before all the work
         for i in range(4):
             tokens, aus_lr = model.encode(quad.rgb[i])
             faces.append(
@@ -106,7 +113,8 @@ def measure(
                     quad.aus_lr[i].astype(np.float64),
                     tokens,
                     aus_lr.astype(np.float64),
-                    UnitFields.of(quad, i),
+                    quad,
+                    i,
                 )
             )
     response = np.full((NUM_AUS, NUM_AUS), np.nan)

@@ -196,6 +196,14 @@ def loop(
     # data
     data = ShardSet(shards)
     fields = config.network.unit_channels > 0 and config.losses.unit_fields > 0
+    nudged = config.augment.nudge > 0
+    if nudged and data.without_fields:
+        raise ConfigError(
+            f"train: augment.nudge moves units by their fields, which {len(data.without_fields)} of"
+            f" {len(data.shards)} shards lack ({data.without_fields[0]} ...): render them again, or"
+            " set augment.nudge=0"
+        )
+    fields |= nudged and any(phase.encoder_only for phase in config.phases)
     maker = BatchMaker(data, config.augment, config.seed, fields=fields)
     if fields and data.without_fields:
         logger.warning(

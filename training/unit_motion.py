@@ -1,7 +1,8 @@
 """How a rendered face moves with each of its units, and taking a flow apart into such motions.
 
 A rendered face is linear in its units: what is shown at a place came from there less the sum, over
-intensities, of change times field (training.data.render; 0.1 % of the motion is left over). So what
+intensities, of change times field (training.data.render; 0.1 % of the motion is left over), but for
+eyeballs, which turn: their fields are those of the gaze that a picture shows. So what
 one unit alone would do is known for every rendered picture, and a flow can be asked how much of
 each unit is in it.
 """
@@ -99,7 +100,7 @@ class Apart:
         motion_px: (K,) float64: for the AU asked for the flow's part along the motion that was
             asked for; for each other its part in what is left, negative where it goes back.
         asked_px: The motion asked for.
-        other_px: What is left.
+        other_px: What is left, the asked AU's own motion on a side that was not asked included.
     """
 
     motion_px: F64

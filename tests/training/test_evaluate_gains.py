@@ -20,7 +20,7 @@ from training.data.layout import FIELDS_SIDE
 from training.evaluate import Quadruple
 from training.evaluate_gains import draw, measure, report_of, text
 from training.scores import Answer
-from training.unit_motion import UnitFields, taken_apart
+from training.unit_motion import UnitFields, moved_alone, taken_apart
 
 K12, K6 = AuId.AU12.index, AuId.AU6.index
 
@@ -140,6 +140,33 @@ def test_what_goes_the_other_way_is_negative_and_painted_places_do_not_count() -
     keep[patch] = 0.0
     apart = taken_apart(fields, flow, keep, K6, whole)
     assert apart.motion_px[K6] == 0 and apart.other_px == 0
+
+
+def test_a_unit_alone_is_followed_where_it_goes() -> None:
+    """A jaw of 14 px, whose field is another where the skin comes to lie than where it came from:
+    the fields have to go with the skin, or a fifth of the answer is taken for something else.
+    """
+    cells = (np.arange(FIELDS_SIDE) + 0.5) * (S / FIELDS_SIDE)
+    x, y = np.meshgrid(cells, cells)
+    bump = np.exp(-((x - 128) ** 2 + (y - 150) ** 2) / (2 * 30.0**2))
+    moved = np.zeros((FIELDS_SIDE, FIELDS_SIDE, 2 * NUM_AUS, 2), np.float32)
+    moved[:, :, 2 * K12, 1] = moved[:, :, 2 * K12 + 1, 1] = 10.0 * bump
+    moved[:, :, 2 * K6, 0] = 3.0 * np.exp(-((x - 90) ** 2 + (y - 90) ** 2) / 800.0)
+    fields = UnitFields(moved, np.ones((FIELDS_SIDE, FIELDS_SIDE), bool), S)
+    change = np.array([0.7, 0.7])
+    # the true answer, at every pixel: what is here came from y0 with y0 + 14 bump(y0) = y
+    at = np.arange(S) + 0.5
+    px, py = np.meshgrid(at, at)
+    y0 = py.copy()
+    for _ in range(60):
+        y0 = py - 14.0 * np.exp(-((px - 128) ** 2 + (y0 - 150) ** 2) / (2 * 30.0**2))
+    flow = np.stack([np.zeros_like(y0), y0 - py]).astype(np.float32)
+    keep = np.ones((S, S), np.float32)
+    apart = taken_apart(moved_alone(fields, K12, change), flow, keep, K12, change)
+    assert apart.motion_px[K12] == pytest.approx(apart.asked_px, rel=0.01)
+    assert apart.other_px < 0.02 * apart.asked_px
+    left_behind = taken_apart(fields, flow, keep, K12, change)
+    assert left_behind.other_px > 0.1 * left_behind.asked_px
 
 
 def test_shards_without_fields_are_refused() -> None:

@@ -348,7 +348,7 @@ def test_resumed_run_ends_exactly_like_an_uninterrupted_one(shards: Path) -> Non
     assert totals[0] == totals[1]
 
 
-def test_reading_quadruples_teach_the_encoder_alone_and_resume_exactly(shards: Path) -> None:
+def test_reading_quadruples_teach_the_encoder_and_resume_exactly(shards: Path) -> None:
     config = replace(
         SMOKE, steps=4, reading_quadruples=2, augment=replace(SMOKE.augment, nudge=0.5)
     )
@@ -367,6 +367,35 @@ def test_reading_quadruples_teach_the_encoder_alone_and_resume_exactly(shards: P
     with_flow = [entry for entry in entries if "flow" in entry]  # the rest reads anyway
     assert with_flow and all(entry["reading"] > 0 for entry in with_flow)
     assert not any("reading" in entry for entry in log_of(shards / "without"))
+
+
+def test_reading_reaches_no_generator(shards: Path) -> None:
+    config = replace(SMOKE, reading_quadruples=1)
+    net = build(config.network)
+    data = ShardSet([shards / "train"])
+    objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
+    batch = BatchMaker(data, config.augment, 0, fields=True).batch(0, 2, 64, instructions=False)
+    total, terms = objective.encoder_losses(net, batch)
+    total.backward()
+    assert all(p.grad is None for p in net.generator.parameters())
+    assert all(p.grad is not None for p in net.encoder.stem.parameters())
+    assert "token_invariance" in terms
+    nudging = replace(config, augment=replace(config.augment, nudge=0.5))
+    _, terms = Objective(nudging, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS)).encoder_losses(
+        net, batch
+    )
+    assert "token_invariance" not in terms  # nudged pictures are no swaps of each other
+
+
+def test_nudging_needs_something_to_nudge_and_fields_to_do_it_by(shards: Path) -> None:
+    nudging = replace(SMOKE.augment, nudge=0.5)
+    swaps_only = (Phase(64, 1, 1.0),)
+    with pytest.raises(ConfigError, match="set reading_quadruples, or a phase"):
+        replace(SMOKE, augment=nudging, phases=swaps_only)
+    config = replace(SMOKE, augment=nudging, reading_quadruples=1, phases=swaps_only)
+    (shards / "train" / "shard_00000" / "fields.npy").unlink()
+    with pytest.raises(ConfigError, match=r"augment\.nudge=0"):
+        run(shards, "without", config)
 
 
 def test_sigterm_finishes_the_step_and_saves(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

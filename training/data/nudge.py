@@ -4,7 +4,8 @@ A rendered face is linear in its units and its shard says how each moves it, so 
 given a little more or less of some units by moving its pixels, and its labels follow. That costs a
 thousandth of rendering and gives the encoder endless faces that differ by little: what it reads
 worst. Folds do not follow, and what is hidden stays hidden; so the changes are small, and units
-that open mouth or eyes are left to the renderer.
+that open mouth or eyes are left to the renderer. (Less of a chin raiser or a dimpler may part lips
+by a twentieth of what the jaw does: there they are stretched.)
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rt_swap.aus import NUM_AUS, AuId
+from rt_swap.aus import AUS, NUM_AUS, AuId
 from training.data.layout import FIELDS_SIDE, NOTHING
 
 NUDGED: Final = tuple(
-    AuId[f"AU{n}"].index for n in (1, 2, 4, 6, 7, 9, 12, 14, 15, 17, 18, 20, 24, 29, 30, 33)
+    AuId[f"AU{n}"].index for n in (1, 2, 4, 6, 7, 12, 14, 15, 17, 18, 20, 24, 29, 30, 33)
 )
-"""Units that move skin and open nothing."""
+"""Units that move skin and open next to nothing."""
+_MORE_ONLY: Final = tuple(AuId[f"AU{n}"].index for n in (6, 7))
+"""Less of these opens eyes."""
+_ONE_WAY: Final = AuId.AU30.index
+"""Its sides are ways that a jaw goes: one at a time."""
 MOST_UNITS: Final = 5
 MOST_CHANGE: Final = 0.5
 MOST_PX: Final = 6.0
@@ -45,8 +50,13 @@ def draw_change(
     """
     change = np.zeros((NUM_AUS, 2), np.float32)
     for k in rng.choice(NUDGED, int(rng.integers(1, MOST_UNITS + 1)), replace=False):
-        sides = np.full(2, rng.uniform(-MOST_CHANGE, MOST_CHANGE))
-        if rng.random() < _BOTH_SIDES:
+        sides = np.full(2, rng.uniform(0.0 if k in _MORE_ONLY else -MOST_CHANGE, MOST_CHANGE))
+        if k == _ONE_WAY:
+            left, right = aus_lr[k]  # on the way that it has gone, if any
+            sides[int(rng.integers(2)) if left == right else int(left > right)] = 0.0
+        elif AUS[k].is_midline:
+            pass  # no picture tells its sides apart
+        elif rng.random() < _BOTH_SIDES:
             sides = sides + rng.normal(0.0, 0.08, 2)
         else:
             sides[int(rng.integers(2))] = 0.0

@@ -186,6 +186,7 @@ def test_a_rendered_unit_alone_is_taken_apart_as_itself(
     share = apart.motion_px / apart.asked_px
     assert share[au] == pytest.approx(1.0, abs=0.1)
     assert np.abs(np.delete(share, au)).max() < 0.15
+    assert apart.other_px < 0.25 * apart.asked_px
     # told of another unit, it finds little of that one and much else
     other = AuId.AU33.index
     wrong = taken_apart(fields, after.flow_xy, after.keep, other, alone[au])

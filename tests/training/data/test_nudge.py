@@ -11,6 +11,7 @@ import torch
 from rt_swap.aus import AUS, NUM_AUS, AuId
 from tests.support.fake_shards import write_fake_shard
 from training.config import AugmentConfig
+from training.data import dataset
 from training.data.dataset import BatchMaker, ShardSet
 from training.data.layout import FIELDS_SIDE, NOTHING
 from training.data.nudge import MOST_PX, NUDGED, added, draw_change, way_back
@@ -62,7 +63,26 @@ def test_changes_are_few_and_of_units_that_open_nothing() -> None:
     assert 1 <= moved.sum(1).max() <= 5
     assert set(np.flatnonzero(moved.any(0))) == set(NUDGED)
     assert not {AUS[k].region for k in NUDGED} & {"gaze"}
-    assert (np.abs(changes[..., 0] - changes[..., 1]) > 0.2).any()  # one side alone, too
+    uneven = np.abs(changes[..., 0] - changes[..., 1])
+    assert (uneven > 0.2).any()  # one side alone, too
+    midline = [au.is_midline for au in AUS]
+    equal = np.abs(aus[midline, 0] - aus[midline, 1]).max()
+    assert equal > 0.1  # so that only the change is even, not what comes of it
+
+
+def test_what_has_no_sides_is_changed_alike_and_a_jaw_goes_one_way() -> None:
+    rng = np.random.default_rng(1)
+    rest = np.zeros((NUM_AUS, 2), np.float32)
+    changes = np.stack([draw_change(rest, rng) for _ in range(600)])
+    midline = [au.is_midline for au in AUS]
+    np.testing.assert_array_equal(changes[:, midline, 0], changes[:, midline, 1])
+    assert changes[:, midline].any()
+    jaw = changes[:, AuId.AU30.index] != 0
+    assert jaw.any(0).all() and not jaw.all(1).any()
+    gone = rest.copy()
+    gone[AuId.AU30.index] = 0.3, 0.0
+    changes = np.stack([draw_change(gone, rng) for _ in range(300)])[:, AuId.AU30.index]
+    assert changes[:, 0].any() and not changes[:, 1].any()
 
 
 def test_reading_batches_alone_are_nudged_and_their_labels_follow(tmp_path: Path) -> None:
@@ -83,3 +103,39 @@ def test_reading_batches_alone_are_nudged_and_their_labels_follow(tmp_path: Path
     assert changed.any(1).all() and set(np.flatnonzero(changed.any(0))) <= set(NUDGED)
     assert (one.look_rgb != other.look_rgb).flatten(1).any(1).all()
     assert np.isfinite(other.look_rgb.numpy()).all()
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_labels_change_on_the_side_that_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: float
+) -> None:
+    """AU12's left side moves everything right; in the mirror its right side moves it left."""
+    shard = write_fake_shard(tmp_path / "shard_00000", size_px=256)
+    steps, step_px = even_fields(8.0, 0.0)
+    steps[:] = steps[0, 0]
+    np.save(shard / "fields.npy", np.broadcast_to(steps, (3, 4, *steps.shape)))
+    np.save(shard / "step_px.npy", np.broadcast_to(step_px, (3, 4, *step_px.shape)))
+    aus = np.load(shard / "aus_lr.npy")
+    aus[:, :, K12] = 0.0
+    np.save(shard / "aus_lr.npy", aus)
+    change = np.zeros((NUM_AUS, 2), np.float32)
+    change[K12, 0] = 0.5
+    monkeypatch.setattr(dataset, "draw_change", lambda *_: change)
+    still = dict.fromkeys(
+        ("rotate_deg", "scale", "shift_px", "bend_px", "degrade", "brightness", "contrast",
+         "gamma", "colour", "mix_colours"), 0.0,
+    )  # fmt: skip
+    one, other = (
+        BatchMaker(
+            ShardSet([shard]), AugmentConfig(flip=flip, nudge=p, **still), 3, fields=True
+        ).batch(0, 1, 256, instructions=False)
+        for p in (0.0, 1.0)
+    )
+    side = int(flip)
+    want = np.zeros((4, NUM_AUS, 2), np.float32)
+    want[:, K12, side] = 0.5
+    np.testing.assert_allclose((other.aus_lr - one.aus_lr).numpy(), want, atol=1e-6)
+    way = -4 if flip else 4
+    torch.testing.assert_close(
+        other.rgb[..., 8:-8], one.rgb.roll(way, 3)[..., 8:-8], atol=0.02, rtol=0
+    )
