@@ -335,6 +335,15 @@ def _depth_to_space(s: _Step) -> Any:
     return s.call(_f().pixel_shuffle, s.input(0), s.attributes["blocksize"])
 
 
+def _grid_sample(s: _Step) -> Any:
+    mode = bytes(s.attributes.get("mode", b"linear")).decode()
+    padding = bytes(s.attributes.get("padding_mode", b"zeros")).decode()
+    if mode not in ("linear", "bilinear"):  # opset 20 and before
+        raise ConfigError(f"GridSample {s.node.name!r}: {mode} is not known here")
+    aligned = bool(s.attributes.get("align_corners", 0))
+    return s.call(_f().grid_sample, s.input(0), s.input(1), "bilinear", padding, aligned)
+
+
 def _binary(function: Any) -> Callable[[_Step], Any]:
     return lambda s: s.call(function, s.input(0), s.input(1))
 
@@ -362,6 +371,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
         _t().index_select, s.input(0), s.attributes.get("axis", 0), s.input(1)
     ),
     "Gemm": _gemm,
+    "GridSample": _grid_sample,
     "LeakyRelu": lambda s: s.call(
         _f().leaky_relu, s.input(0), float(s.attributes.get("alpha", 0.01))
     ),

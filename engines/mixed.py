@@ -37,6 +37,7 @@ FP32_OPERATORS: Final[Mapping[str, str]] = {
         ("Softmax", "Exp", "Log", "Sigmoid", "Tanh", "Erf", "Softplus", "HardSigmoid"),
         "saturates or grows: near its ends half precision has a few steps left",
     ),
+    "GridSample": "its places are fractions of a pixel: near the far edge half has a tenth of one",
     **dict.fromkeys(
         ("Div", "Reciprocal", "Sqrt", "Pow"), "overflows or vanishes where its input is extreme"
     ),

@@ -30,7 +30,8 @@ OPERATORS: Final[frozenset[str]] = frozenset(
         "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat",
         "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Elu",
         "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm",
-        "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSigmoid",
+        "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
+        "HardSigmoid",
         "HardSwish", "Identity", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log",
         "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow",
         "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape",
@@ -40,8 +41,9 @@ OPERATORS: Final[frozenset[str]] = frozenset(
     }
 )  # fmt: skip
 """Operators of the default domain in both ONNX Runtime's and TensorRT 10's own sets (the latter:
-``docs/operators.md`` of onnx/onnx-tensorrt, release/10.0-GA). GridSample, GroupNormalization and
-InstanceNormalization are left out on purpose: slow on the CPU, or a plugin in older TensorRT."""
+``docs/operators.md`` of onnx/onnx-tensorrt, release/10.0-GA). GridSample is for small maps: on the
+CPU it is slow. GroupNormalization and InstanceNormalization are left out on purpose: slow, or a
+plugin in older TensorRT."""
 
 _DTYPES: Final[dict[int, str]] = {
     TensorProto.FLOAT: "float32",

@@ -26,7 +26,7 @@ from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import cut_look, look
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
-from training.networks.generator import TEETH_XYXY, firm_shrink, straight_through
+from training.networks.generator import TEETH_XYXY, Mouth, fetched, firm_shrink, straight_through
 
 SMOKE = get_config("smoke").network
 
@@ -114,6 +114,23 @@ def test_mouth_adds_to_keep_and_fill_where_mouths_are_and_nothing_at_first() -> 
         change[:, :, y0:y1, x0:x1] = 0
         assert not change.any(), name
         assert inside.mean() > 1e-3 if name in ("keep_logit", "fill_rgb") else not inside.any()
+
+
+def test_mouth_sees_the_target_where_the_flow_takes_it() -> None:
+    """The same as fetching the whole crop along the flow and then cutting the mouth out."""
+    torch.manual_seed(0)
+    mouth = Mouth(replace(SMOKE, mouth_channels=8))
+    picture, flow = torch.rand(1, 3, 256, 256), 6.0 * torch.randn(1, 2, 256, 256)
+    x0, y0, x1, y1 = LOOK_XYXY
+    flow_px = flow[:, :, y0:y1, x0:x1]
+    way = flow_px[:, :, mouth.rows, mouth.columns] * mouth.get_buffer("to_grid")
+    seen = fetched(picture[:, :, y0:y1, x0:x1], mouth.get_buffer("at_full") + way)
+    x0, y0, x1, y1 = TEETH_XYXY
+    want = fetch(picture, flow)[:, :, y0:y1, x0:x1]
+    torch.testing.assert_close(seen, want, atol=1e-4, rtol=0)
+    # half as many places, each in the middle of four
+    middles = torch.nn.functional.avg_pool2d(mouth.get_buffer("at_full"), 2)
+    torch.testing.assert_close(mouth.get_buffer("at_half"), middles)
 
 
 @pytest.mark.parametrize("unit_channels", [0, 8])

@@ -141,43 +141,78 @@ class AuFreeEncoder(nn.Module):
 
 
 class Mouth(nn.Module):
-    """What keep and fill need in a mouth and nowhere else: teeth.
+    """What keep and fill need in a mouth and nowhere else: where lips part, and teeth.
 
-    A face is drawn by few channels at half size, which paint a grey band where teeth are. This adds
-    to their answer within TEETH_XYXY, with blocks of its own and a learned map of the place: teeth
-    hang from the skull, and the crop is aligned to it. It starts with nothing to add.
+    The decoder sees the target as it is; lips that part lie elsewhere than where they will be, and
+    few channels at half size paint the hole between them as a soft grey band. This sees the target
+    *moved* by the flow (as in Siarohin et al., NeurIPS 2019, whose decoder sees moved features), so
+    that stretched lips lie where the hole has to be, and adds to the decoder's answer within
+    TEETH_XYXY. It has a learned map of the place, too: teeth hang from the skull, and the crop is
+    aligned to it. It starts with nothing to add.
     """
 
-    def __init__(self, in_channels: int, channels: int, condition_dim: int) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        x0, y0, x1, y1 = (
-            (v - LOOK_XYXY[i % 2]) // 2 for i, v in enumerate(TEETH_XYXY)
-        )  # of the look, at half its size
+        width, z = config.mouth_channels, config.condition_dim
+        s128, d128 = config.stem_channels[0], config.decoder_channels[3]
+        x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))  # of the look
         self.rows, self.columns = slice(y0, y1), slice(x0, x1)
-        whole_h, whole_w = LOOK_HW[0] // 2, LOOK_HW[1] // 2
-        self.around = tuple(2 * v for v in (x0, whole_w - x1, y0, whole_h - y1))
-        self.enter = norm_conv(in_channels, channels)
-        self.place = nn.Parameter(torch.zeros(1, channels, y1 - y0, x1 - x0))
-        self.blocks = nn.ModuleList(FilmResBlock(channels, condition_dim) for _ in range(2))
-        self.leave = conv(channels, 16, gain=0.0)
+        self.half_rows, self.half_columns = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
+        self.around = (x0, LOOK_HW[1] - x1, y0, LOOK_HW[0] - y1)
+        self.per_px = conv(3, 16, 2, 2)  # folds 2x2 pixels
+        self.enter = norm_conv(d128 + s128 + 16 + 2, width)
+        self.place = nn.Parameter(torch.zeros(1, width, (y1 - y0) // 2, (x1 - x0) // 2))
+        self.blocks = nn.ModuleList(FilmResBlock(width, z) for _ in range(2))
+        self.leave = conv(width, 16, gain=0.0)
+        for name, step in (("at_full", 1), ("at_half", 2)):
+            self.register_buffer(name, _centres((y0, y1), (x0, x1), step), persistent=False)
+        to_grid = torch.tensor([2.0 / LOOK_HW[1], 2.0 / LOOK_HW[0]])[None, :, None, None]
+        self.register_buffer("to_grid", to_grid, persistent=False)
 
-    def forward(self, x: Tensor, skip: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x: Tensor, features: StemFeatures, flow_px: Tensor, z: Tensor) -> Tensor:
         """What to add to the logits of keep and fill.
 
         Args:
             x: (N, C, 96, 88) the decoder's last features.
-            skip: (N, C', 96, 88) the stem's.
+            features: The stem's, of the target.
+            flow_px: (N, 2, 192, 176) order (x, y); it learns nothing from here.
             z: (N, condition_dim).
 
         Returns:
             (N, 4, 192, 176), 0 outside of the box.
         """
-        both = torch.cat([x, skip.to(x.dtype)], dim=1)[:, :, self.rows, self.columns]
-        inside = act(self.enter(both) + self.place.to(x.dtype))
+        with torch.autocast(x.device.type, enabled=False):  # places are too fine for half precision
+            way = flow_px.detach().float()[:, :, self.rows, self.columns] * self.get_buffer(
+                "to_grid"
+            )
+            way_half = F.avg_pool2d(way, 2)
+            seen = fetched(features.picture_rgb, self.get_buffer("at_full") + way)
+            felt = fetched(features.half, self.get_buffer("at_half") + way_half)
+        here = x[:, :, self.half_rows, self.half_columns]
+        together = [here, self.per_px(seen).to(x.dtype), felt.to(x.dtype), way_half.to(x.dtype)]
+        inside = act(self.enter(torch.cat(together, dim=1)) + self.place.to(x.dtype))
         for block in self.blocks:
             inside = block(inside, z)
         said = F.pixel_shuffle(self.leave(inside).float().contiguous(), 2)
         return F.pad(said, self.around)
+
+
+def _centres(rows: tuple[int, int], columns: tuple[int, int], step: int) -> Tensor:
+    """(1, 2, h, w): where the middles of step x step pixels of a part of the look lie, order (x,
+    y), from -1 to 1 over the look, as grid_sample counts.
+    """
+    y = (torch.arange(*rows, step, dtype=torch.float32) + step / 2) * (2 / LOOK_HW[0]) - 1
+    x = (torch.arange(*columns, step, dtype=torch.float32) + step / 2) * (2 / LOOK_HW[1]) - 1
+    size = (len(y), len(x))
+    return torch.stack([x[None, :].expand(size), y[:, None].expand(size)])[None]
+
+
+def fetched(maps: Tensor, places_xy: Tensor) -> Tensor:
+    """(N, C, H, W) at (N, 2, h, w) places -> (N, C, h, w), bilinear."""
+    grid = places_xy.permute(0, 2, 3, 1)
+    return F.grid_sample(
+        maps.float().contiguous(), grid, padding_mode="border", align_corners=False
+    )
 
 
 class Generator(nn.Module):
@@ -235,7 +270,7 @@ class Generator(nn.Module):
         self.head_sharp = conv(d128, 16, gain=0.1)
         self.mouth: Mouth | None = None
         if config.mouth_channels:
-            self.mouth = Mouth(d128 + s128, config.mouth_channels, z)
+            self.mouth = Mouth(config)
         self.register_buffer("fade", look_fade(), persistent=False)
 
     def au_free_of(self, features: StemFeatures) -> Tensor:
@@ -298,11 +333,11 @@ class Generator(nn.Module):
         smooth = smooth + resize(basis, LOOK_HW)
         if moved is not None:
             smooth = smooth + resize(moved, LOOK_HW)
-        sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
-        if self.mouth is not None:
-            sharp = sharp + self.mouth(x, features.half, z)
         fade = self.get_buffer("fade")
         flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
+        sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
+        if self.mouth is not None:
+            sharp = sharp + self.mouth(x, features, flow_raw, z)
         flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
         shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit * fade
