@@ -11,7 +11,7 @@ the picture and an *estimated AU vector* go in, an attention mask and a colour m
 
 Both answer in rt's own terms (keep and fill, no flow), so training, export, runtime and evaluation
 are the same for all three. A frame costs 2.0 GMAC with the one and 2.2 with the other, rt's takes
-1.2: a whole picture is painted at a quarter of its side or finer.
+1.1: a whole picture is painted at a quarter of its side or finer.
 """
 
 from __future__ import annotations
