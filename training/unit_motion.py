@@ -19,6 +19,7 @@ from rt_swap.aus import NUM_AUS
 from rt_swap.errors import ConfigError
 from rt_swap.frames import F32, F64
 from training.data.layout import FIELDS_SIDE, NOTHING
+from training.data.nudge import came_from
 
 if TYPE_CHECKING:
     from training.evaluate import Quadruple
@@ -80,11 +81,7 @@ def moved_alone(fields: UnitFields, au: int, change_lr: F64) -> UnitFields:
     to_cells = np.float32(fields.moved_px.shape[0] / fields.side_px)
     way = _sum(fields.moved_px[:, :, 2 * au : 2 * au + 2], change_lr) * to_cells
     side = way.shape[0]
-    x0, y0 = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
-    x, y = x0, y0
-    for _ in range(_STEPS):  # what is shown here now is what was at the place that goes here
-        at = cv2.remap(way, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        x, y = x0 - at[..., 0], y0 - at[..., 1]
+    x, y = came_from(way, _STEPS)
     flat = fields.moved_px.reshape(side, side, -1)
     moved = cv2.remap(flat, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen = cv2.remap(fields.seen.astype(np.float32), x, y, cv2.INTER_LINEAR, borderValue=0) > 0.99

@@ -32,7 +32,7 @@ MOST_CHANGE: Final = 0.5
 MOST_PX: Final = 6.0
 """Longest way, pixels of a 256-px crop; larger changes are made smaller."""
 _BOTH_SIDES: Final = 0.75
-_STEPS: Final = 3
+_STEPS: Final = 4
 """Of the search for where a place came from."""
 
 
@@ -100,17 +100,31 @@ def way_back(
         / np.maximum(cv2.GaussianBlur(known, (0, 0), 1.5), 0.3)[:, :, None]
     )
     way = np.where(seen[:, :, None], way, spread)
+    x, y = came_from(way * np.float32(FIELDS_SIDE / full_px), _STEPS)
     at = np.arange(FIELDS_SIDE, dtype=np.float32)
+    back = np.stack([x - at[None, :], y - at[:, None]], axis=2)
+    return back * np.float32(full_px / FIELDS_SIDE), change * part
+
+
+def came_from(
+    way: npt.NDArray[np.float32], steps: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Where what is in each cell now was: the place that goes here, by fixed-point iteration.
+
+    Args:
+        way: (F, F, 2) cells, order (x, y): where what is in a cell's middle goes.
+        steps: Of the search.
+
+    Returns:
+        x and y, (F, F) each, cells.
+    """
+    at = np.arange(way.shape[0], dtype=np.float32)
     x0, y0 = np.meshgrid(at, at)
-    cells = way * np.float32(FIELDS_SIDE / full_px)
-    back = cells
-    for _ in range(_STEPS):
-        back = cv2.remap(
-            cells, x0 - back[..., 0], y0 - back[..., 1], cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-    fetched = -np.asarray(back, np.float32) * np.float32(full_px / FIELDS_SIDE)
-    return fetched, change * part
+    x, y = x0, y0
+    for _ in range(steps):
+        gone: Any = cv2.remap(way, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = x0 - gone[..., 0], y0 - gone[..., 1]
+    return x, y
 
 
 def added(
