@@ -83,10 +83,9 @@ class NetworkConfig:
     this very face, drawn by the generator and weighed by the change of intensities; 0 leaves the
     fields out.
     """
-    mouth_channels: int = 0
-    """Width of the blocks that draw the inside of mouths alone, at half size; 0 leaves them out, as
-    the default weights do: 32 cost 14 % more arithmetic, and after 1,544 steps holes were found
-    better (overlap 0.39 where it was 0.36) and mouths no nearer to the truth.
+    mouth_layers: int = 0
+    """Hidden units of what puts teeth, gums and tongue, drawn once (training.data.denture), where
+    they belong; 0 leaves the layers out.
     """
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
@@ -140,7 +139,7 @@ class NetworkConfig:
             "shade_dead_log2",
             "token_wide_channels",
             "unit_channels",
-            "mouth_channels",
+            "mouth_layers",
         ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
@@ -171,6 +170,9 @@ class LossConfig:
     """
     keep: float = 0.5
     """Binary cross-entropy of keep."""
+    mouth: float = 0.5
+    """Binary cross-entropy of where the inside of the mouth is; no such term without mouth_layers.
+    """
     shade: float = 1.0
     """L1 of log2 shade."""
     fill: float = 4.0

@@ -22,6 +22,8 @@ from typing import IO, Any, Final, Generic, TypeVar
 import cv2
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from rt_swap.errors import ConfigError
@@ -38,7 +40,7 @@ from training.data.dataset import Batch, BatchMaker, ShardSet
 from training.data.effect import effect_factor
 from training.data.labelled import LabelledMaker, LabelledPictures
 from training.grid import save_grid
-from training.networks import Critics, build
+from training.networks import Critics, RtNet, build
 from training.objective import Objective, plan_samples, run_networks, validate
 from training.parallel import World
 
@@ -143,6 +145,27 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def wear(net: RtNet, denture: Path | None, *, will_resume: bool) -> None:
+    """Give networks that show mouths from layers their layers, unless a checkpoint did or will.
+
+    Raises:
+        ConfigError: If there are none to give, or they are not such.
+    """
+    mouth = getattr(net.generator, "mouth", None)
+    if mouth is None or not mouth.is_empty or will_resume:
+        return
+    if denture is None:
+        raise ConfigError(
+            "train: network.mouth_layers shows mouths from layers that these weights do not have; "
+            "make them with python -m training.data.denture and give --denture FILE"
+        )
+    try:
+        mouth.wear(**load_file(denture))
+    except (OSError, SafetensorError, TypeError, ValueError) as exc:
+        raise ConfigError(f"train: --denture {denture} cannot be used: {exc}") from exc
+    logger.info("mouths wear %s", denture)
+
+
 def loop(
     *,
     config: TrainConfig,
@@ -150,6 +173,8 @@ def loop(
     val_shards: list[Path],
     out: Path,
     labelled: list[Path] | None = None,
+    reading_shards: list[Path] | None = None,
+    denture: Path | None = None,
     resume: bool = False,
     init_from: Path | None = None,
     init_parts: Sequence[str] = (),
@@ -169,6 +194,9 @@ def loop(
         out: Run directory: ``log.jsonl``, ``grids/``, ``checkpoints/``.
         labelled: Folders of labelled pictures (training.data.labelled); their held-out people
             never train.
+        reading_shards: Where ``config.reading_quadruples`` come from, and phases that train the
+            encoder alone; they may hold pictures only. None for ``shards``.
+        denture: File of training.data.denture, for networks with mouth_layers that have none yet.
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
         init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
@@ -195,6 +223,11 @@ def loop(
 
     # data
     data = ShardSet(shards)
+    if data.pictures_only:
+        raise ConfigError(
+            f"train: {data.pictures_only[0]} holds pictures only, from which no swap can be "
+            "learned; give it as --reading-shards, or make it again without --pictures-only"
+        )
     fields = config.network.unit_channels > 0 and config.losses.unit_fields > 0
     nudged = config.augment.nudge > 0
     if nudged and data.without_fields:
@@ -205,6 +238,12 @@ def loop(
         )
     fields |= nudged and any(phase.encoder_only for phase in config.phases)
     maker = BatchMaker(data, config.augment, config.seed, fields=fields)
+    reading_maker = None
+    if config.reading_quadruples or reading_shards:
+        # another seed: where they are the same pictures, in another order and varied otherwise
+        read = ShardSet(reading_shards) if reading_shards else data
+        reading_maker = BatchMaker(read, config.augment, config.seed + 1, fields=True)
+        logger.info("%d reading quadruples", len(read))
     if fields and data.without_fields:
         logger.warning(
             "%d of %d shards were made before shards held the fields of units (%s ...): the "
@@ -234,6 +273,7 @@ def loop(
     if init_from is not None and not resume:
         copied, left = warm_start(init_from, net, critics, init_parts)
         logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
+    wear(net, denture, will_resume=resume and latest_checkpoint(out / "checkpoints") is not None)
     ema = copy.deepcopy(net).requires_grad_(False).eval()
     o = config.optim
     optimisers: dict[str, torch.optim.Optimizer] = {
@@ -284,9 +324,7 @@ def loop(
     started, before = time.monotonic(), state.elapsed_s
     last_saved, running, since = started, _Mean(), started
     loader = Prefetcher(maker.batch, world.size)
-    # another seed: the same pictures, in another order and varied otherwise
-    reading_maker = BatchMaker(data, config.augment, config.seed + 1, fields=True)
-    reading_loader = Prefetcher(reading_maker.batch, world.size)
+    reading_loader = None if reading_maker is None else Prefetcher(reading_maker.batch, world.size)
     labelled_loader = (
         None if labelled_maker is None else Prefetcher(labelled_maker.batch, world.size)
     )
@@ -307,20 +345,25 @@ def loop(
                     if world.rank
                     else (config.seed, 3, state.step)
                 )
-                batch = loader.get(
-                    state.cursor + world.rank * phase.quadruples,
-                    phase.quadruples,
-                    size_px=phase.size_px,
-                    instructions=not phase.encoder_only,
-                    real=objective.adversarial_on(progress),
-                ).to(place)
+                readers = reading_loader if reading_shards and phase.encoder_only else None
+                batch = (
+                    (readers or loader)
+                    .get(
+                        state.cursor + world.rank * phase.quadruples,
+                        phase.quadruples,
+                        size_px=phase.size_px,
+                        instructions=not phase.encoder_only,
+                        real=objective.adversarial_on(progress),
+                    )
+                    .to(place)
+                )
                 extra = None
                 if labelled_loader is not None and progress >= config.losses.labelled_from:
                     count = config.labelled_pictures
                     first = (state.step * world.size + world.rank) * count
                     extra = labelled_loader.get(first, count).to(place)
                 more = None
-                if config.reading_quadruples and not phase.encoder_only:
+                if reading_loader and config.reading_quadruples and not phase.encoder_only:
                     count = config.reading_quadruples
                     first = (state.step * world.size + world.rank) * count
                     more = reading_loader.get(
@@ -409,7 +452,8 @@ def loop(
                     last_saved = time.monotonic()
         finally:
             loader.close()
-            reading_loader.close()
+            if reading_loader is not None:
+                reading_loader.close()
             if labelled_loader is not None:
                 labelled_loader.close()
             bar.close()

@@ -14,12 +14,13 @@ from rt_swap.contract import CROP_SIZE_PX
 from training import losses
 from training.compose import compose
 from training.config import SampleConfig, TrainConfig
-from training.data.dataset import DONOR, DONOR_BASE, LOOK_CELLS, PARTNER, Batch
+from training.data.dataset import DONOR, DONOR_BASE, LOOK_CELLS, PARTNER, REGION_NAMES, Batch
 from training.data.labelled import LabelledBatch
 from training.data.layout import FIELDS_SIDE
 from training.networks import Critics, Encoded, Instructions, RtNet, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import StemFeatures, cut_look, look
+from training.networks.mouth import TEETH_XYXY
 
 KINDS = ("swap", "relative", "self_driven", "identity")
 
@@ -205,7 +206,7 @@ def _in_look(
     inner = {
         f.name: cut_look(getattr(said, f.name))
         for f in fields(said)
-        if f.name not in ("au_free", "unit_fields_raw")
+        if f.name not in ("au_free", "unit_fields_raw", "mouth_logit")
     }
     return (
         Truth(
@@ -351,13 +352,25 @@ class Objective:
             "fill": losses.fill_l1(said.fill_rgb, truth.rgb, truth.keep),
             "fill_detail": losses.laplacian_l1((said.fill_rgb - truth.rgb) * hidden, hidden),
         }
-        terms |= self._unit_fields(batch, f)
+        terms |= self._unit_fields(batch, f) | self._mouth(f)
         if bool(f.plan.still.any()):
             still = f.plan.still
             terms["self_reconstruction"] = losses.self_reconstruction(
                 f.out_rgb[still], batch.rgb[still]
             )
         return terms
+
+    def _mouth(self, f: Forward) -> dict[str, Tensor]:
+        """Where the inside of the mouth is."""
+        if f.said.mouth_logit is None:
+            return {}
+        region = f.truth.region
+        if region.shape[3] != CROP_SIZE_PX:
+            size = (CROP_SIZE_PX, CROP_SIZE_PX)
+            region = F.interpolate(region.float(), size=size, mode="nearest-exact")
+        x0, y0, x1, y1 = TEETH_XYXY
+        shown = (region[:, :, y0:y1, x0:x1] == REGION_NAMES.index("mouth interior")).float()
+        return {"mouth": F.binary_cross_entropy_with_logits(f.said.mouth_logit, shown)}
 
     def _unit_fields(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
         """What each unit does, where the picture to arrive at knows it."""

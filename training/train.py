@@ -46,6 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="real pictures with known AUs, folders of python -m training.data.labelled; people "
         "held out by the split rule never train (default: none)",
     )
+    data.add_argument(
+        "--reading-shards",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="shards for reading_quadruples and for phases that train the encoder alone; "
+        "--pictures-only ones will do (default: --shards)",
+    )
+    data.add_argument(
+        "--denture",
+        type=Path,
+        metavar="FILE",
+        help="of python -m training.data.denture, for mouth_layers that have no teeth yet",
+    )
     data.add_argument("--out", type=Path, required=True, help="run directory")
     what = parser.add_argument_group("what to train")
     what.add_argument(
@@ -186,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "shards": [str(p) for p in args.shards],
             "val_shards": [str(p) for p in args.val_shards],
             "labelled": [str(p) for p in args.labelled],
+            "reading_shards": [str(p) for p in args.reading_shards],
+            "denture": None if args.denture is None else str(args.denture),
             "init_from": None if args.init_from is None else str(args.init_from),
             "init_parts": list(args.init_parts),
             "time_budget_min": args.time_budget_min,
@@ -196,7 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(resolved, indent=2))
             from training.data.dataset import ShardSet
 
-            for name, paths in (("train", args.shards), ("validation", args.val_shards)):
+            for name, paths in (
+                ("train", args.shards),
+                ("validation", args.val_shards),
+                ("reading", args.reading_shards),
+            ):
                 if paths:
                     found = ShardSet(paths)
                     print(
@@ -224,6 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 val_shards=args.val_shards,
                 out=args.out,
                 labelled=args.labelled,
+                reading_shards=args.reading_shards,
+                denture=args.denture,
                 resume=args.resume,
                 init_from=args.init_from,
                 init_parts=args.init_parts,

@@ -20,12 +20,14 @@ def write_fake_shard(
     seed: int = 0,
     split: str = "train",
     reals: int = 4,
+    pictures_only: bool = False,
 ) -> Path:
     """Write a shard whose picture 1 is picture 0 moved by (3, -2) px, and picture 3 is picture
     2 moved so.
 
     So flow to 1 from 0 is (3, -2) everywhere, and flow to 0 from 1 is (-3, 2); keep is 0 in a
     box of picture 1 and 3. The units' fields add up to the flow; the mesh is not in the top rows.
+    With ``pictures_only`` all that says how they move is left out.
     """
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True)
@@ -71,12 +73,16 @@ def write_fake_shard(
         "people": np.tile(np.array([[0, 1]], np.int32), (q, 1)),
         "real": rng.integers(0, 256, (reals, s, s, 3), dtype=np.uint8),
     }
+    if pictures_only:
+        for stem in ("flow", "keep", "shade", "region", "fields", "step_px"):
+            del arrays[stem]
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", array)
     meta = {
         "format": 2,
         "size_px": s,
         "quadruples": q,
+        "pictures_only": pictures_only,
         "seed": seed,
         "split": split,
         "people": [{"file": f"{split}_{i}.png", "dataset": "fake"} for i in range(2)],

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
@@ -141,7 +142,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True).batch(0, 3, 64)
     always = replace(
         SMOKE,
-        network=replace(SMOKE.network, unit_channels=8),
+        network=replace(SMOKE.network, unit_channels=8, mouth_layers=8),
         losses=replace(
             SMOKE.losses,
             cycle_every=1,
@@ -385,6 +386,44 @@ def test_reading_reaches_no_generator(shards: Path) -> None:
         net, batch
     )
     assert "token_invariance" not in terms  # nudged pictures are no swaps of each other
+
+
+def test_reading_shards_may_hold_pictures_only_and_swaps_never_do(shards: Path) -> None:
+    write_fake_shard(
+        shards / "read" / "shard_0", quadruples=3, size_px=64, seed=4, pictures_only=True
+    )
+    config = replace(SMOKE, steps=2, reading_quadruples=2, phases=(Phase(64, 1, 1.0),))
+    run(shards, "read_too", config, reading_shards=[shards / "read"])
+    run(shards, "own", config)
+    read, own = (log_of(shards / name)[0]["reading"] for name in ("read_too", "own"))
+    assert read != own
+    alone = replace(SMOKE, steps=2, phases=(Phase(64, 1, 1.0, encoder_only=True),))
+    run(shards, "read_alone", alone, reading_shards=[shards / "read"])
+    run(shards, "own_alone", alone)
+    assert log_of(shards / "read_alone")[0]["au_l1"] != log_of(shards / "own_alone")[0]["au_l1"]
+    with pytest.raises(ConfigError, match="holds pictures only"):
+        loop(
+            config=config, shards=[shards / "read"], val_shards=[], out=shards / "wrong", threads=1
+        )
+
+
+def test_mouth_layers_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
+    config = replace(SMOKE, steps=1, network=replace(SMOKE.network, mouth_layers=8))
+    with pytest.raises(ConfigError, match=r"training\.data\.denture"):
+        run(shards, "without", config)
+    (shards / "bad").write_bytes(b"no tensors")
+    with pytest.raises(ConfigError, match="--denture"):
+        run(shards, "bad_one", config, denture=shards / "bad")
+    empty = build(config.network).generator.mouth
+    layers, by_unit = torch.rand_like(empty.layers), torch.rand_like(empty.by_unit)
+    save_file({"layers": layers, "by_unit": by_unit}, shards / "denture")
+    out = run(shards, "with", config, denture=shards / "denture")
+    newest = latest_checkpoint(out / "checkpoints")
+    assert newest is not None
+    worn = load_net(newest)[0].generator.mouth
+    assert torch.equal(worn.layers, layers) and torch.equal(worn.by_unit, by_unit)
+    # and who starts from it has it
+    run(shards, "after", config, init_from=newest)
 
 
 def test_nudging_needs_something_to_nudge_and_fields_to_do_it_by(shards: Path) -> None:

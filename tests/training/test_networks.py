@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_swap.aus import NUM_AUS
+from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.contract import (
     CROP_SIZE_PX,
     ENCODER_SPEC,
@@ -26,7 +26,14 @@ from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import cut_look, look
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
-from training.networks.generator import TEETH_XYXY, Mouth, fetched, firm_shrink, straight_through
+from training.networks.generator import firm_shrink, straight_through, with_mouth
+from training.networks.mouth import (
+    DENTURE_HW,
+    DENTURE_SCALE,
+    DENTURE_XYXY,
+    TEETH_XYXY,
+    MouthLayers,
+)
 
 SMOKE = get_config("smoke").network
 
@@ -94,43 +101,96 @@ def test_exported_reading_of_a_mirrored_face_is_the_mirrored_reading(net: RtNet)
     torch.testing.assert_close(net.label_tokens.inverse(alone(picture)[0]), once)
 
 
-def test_mouth_adds_to_keep_and_fill_where_mouths_are_and_nothing_at_first() -> None:
+def two_bars() -> tuple[torch.Tensor, torch.Tensor]:
+    """A denture that is a white bar above and a red one below, each four crop pixels high; the
+    lower one falls ten pixels with AU26 and goes nowhere else.
+    """
+    layers, by_unit = torch.zeros(2, 4, *DENTURE_HW), torch.zeros(2, 2 * NUM_AUS, 2, 3)
+    for layer, (top, colour) in enumerate(((40, (1.0, 1.0, 1.0)), (60, (1.0, 0.0, 0.0)))):
+        rows, columns = slice(top, top + 6), slice(30, 114)
+        layers[layer, :3, rows, columns] = torch.tensor(colour)[:, None, None]
+        layers[layer, 3, rows, columns] = 1.0
+    by_unit[1, 2 * AuId.AU26.index, 1, 2] = 10.0
+    return layers, by_unit
+
+
+def mouth_of_bars() -> MouthLayers:
     torch.manual_seed(0)
-    net = shout(build(replace(SMOKE, mouth_channels=8))).eval()
-    assert net.generator.mouth is not None
-    picture, mixed = torch.rand(2, 3, 256, 256), torch.randn(2, NUM_AUS, SMOKE.token_dim)
+    mouth = MouthLayers(replace(SMOKE, mouth_layers=8)).eval()
+    assert mouth.is_empty
+    mouth.wear(*two_bars())
+    assert not mouth.is_empty
+    return mouth
+
+
+def drawn_by(mouth: MouthLayers, aus_lr: torch.Tensor) -> torch.Tensor:
+    count = len(aus_lr)
+    x = torch.rand(count, SMOKE.decoder_channels[3], 96, 88)
+    sixteenth = torch.rand(count, SMOKE.stem_channels[3], 12, 11)
     with torch.no_grad():
-        encoded = net.encoder(look(picture))
-        first = net.generator(encoded.features, encoded.tokens, mixed)
-        torch.nn.init.normal_(net.generator.mouth.leave.weight, std=0.3)
-        then = net.generator(encoded.features, encoded.tokens, mixed)
-        net.generator.mouth = None
-        without = net.generator(encoded.features, encoded.tokens, mixed)
-    x0, y0, x1, y1 = TEETH_XYXY
-    for name in ("keep_logit", "fill_rgb", "flow_raw", "shade_log2_raw"):
-        torch.testing.assert_close(getattr(first, name), getattr(without, name))
-        change = (getattr(then, name) - getattr(without, name)).abs()
-        inside = change[:, :, y0:y1, x0:x1].clone()
-        change[:, :, y0:y1, x0:x1] = 0
-        assert not change.any(), name
-        assert inside.mean() > 1e-3 if name in ("keep_logit", "fill_rgb") else not inside.any()
+        inside, logit = mouth(x, sixteenth, torch.rand(count, SMOKE.condition_dim), aus_lr)
+    assert inside.shape == (count, 3, 88, 104) and logit.shape == (count, 1, 88, 104)
+    return inside
 
 
-def test_mouth_sees_the_target_where_the_flow_takes_it() -> None:
-    """The same as fetching the whole crop along the flow and then cutting the mouth out."""
-    torch.manual_seed(0)
-    mouth = Mouth(replace(SMOKE, mouth_channels=8))
-    picture, flow = torch.rand(1, 3, 256, 256), 6.0 * torch.randn(1, 2, 256, 256)
-    x0, y0, x1, y1 = LOOK_XYXY
-    flow_px = flow[:, :, y0:y1, x0:x1]
-    way = flow_px[:, :, mouth.rows, mouth.columns] * mouth.get_buffer("to_grid")
-    seen = fetched(picture[:, :, y0:y1, x0:x1], mouth.get_buffer("at_full") + way)
-    x0, y0, x1, y1 = TEETH_XYXY
-    want = fetch(picture, flow)[:, :, y0:y1, x0:x1]
-    torch.testing.assert_close(seen, want, atol=1e-4, rtol=0)
-    # half as many places, each in the middle of four
-    middles = torch.nn.functional.avg_pool2d(mouth.get_buffer("at_full"), 2)
-    torch.testing.assert_close(mouth.get_buffer("at_half"), middles)
+def test_lower_teeth_follow_the_jaw_and_upper_ones_stay() -> None:
+    mouth = mouth_of_bars()
+    aus = torch.zeros(2, 2 * NUM_AUS)
+    aus[1, 2 * AuId.AU26.index] = 1.0
+    closed, opened = drawn_by(mouth, aus)
+    middle = closed.shape[2] // 2
+    top = DENTURE_XYXY[1] - TEETH_XYXY[1]
+    for picture, fall in ((closed, 0), (opened, 10)):
+        red = picture[0, :, middle] - picture[1, :, middle]
+        white = picture[2, :, middle]
+        rows = torch.arange(len(red)) + 0.5
+        low = (rows * (red > 0.3)).sum() / (red > 0.3).sum()
+        high = (rows * (white > 0.3)).sum() / (white > 0.3).sum()
+        assert low.item() == pytest.approx(top + 63 / DENTURE_SCALE + fall, abs=0.5)
+        assert high.item() == pytest.approx(top + 43 / DENTURE_SCALE, abs=0.5)
+
+
+def test_a_mouth_can_sit_elsewhere_and_be_lit_otherwise() -> None:
+    mouth = mouth_of_bars()
+    mouth.behind.detach().zero_()
+    aus = torch.zeros(1, 2 * NUM_AUS)
+    first = drawn_by(mouth, aus)[0]
+    with torch.no_grad():
+        mouth.say.bias[5] = 1.0  # the head's shift down, by 8 pixels
+        lower = drawn_by(mouth, aus)[0]
+        mouth.say.bias[5] = 0.0
+        mouth.say.bias[11] = 1.0  # the jaw's alone
+        jaw = drawn_by(mouth, aus)[0]
+        mouth.say.bias[11] = 0.0
+        mouth.say.bias[12:15] = -2.0
+        dark = drawn_by(mouth, aus)[0]
+    torch.testing.assert_close(lower[:, 8:], first[:, :-8], atol=1e-4, rtol=0)
+    red, white = first[0] - first[1], first[1:]
+    torch.testing.assert_close((jaw[0] - jaw[1])[8:], red[:-8], atol=1e-4, rtol=0)
+    torch.testing.assert_close(jaw[2], white[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(dark, first / np.e, atol=1e-4, rtol=0)
+
+
+def test_mouth_covers_the_fill_where_it_is_and_learns_its_place_from_its_place_alone() -> None:
+    fill, inside = torch.rand(1, 3, 192, 176), torch.rand(1, 3, 88, 104, requires_grad=True)
+    logit = torch.full((1, 1, 88, 104), -40.0)
+    logit[..., 20:30, 50:60] = 40.0
+    logit.requires_grad_()
+    both = with_mouth(fill, inside, logit)
+    x0, y0 = (TEETH_XYXY[i] - LOOK_XYXY[i] for i in range(2))
+    hole = (..., slice(y0 + 20, y0 + 30), slice(x0 + 50, x0 + 60))
+    assert torch.equal(both[hole], inside[..., 20:30, 50:60])
+    rest = torch.ones_like(fill, dtype=torch.bool)
+    rest[hole] = False
+    assert torch.equal(both[rest], fill[rest])
+    both.sum().backward()
+    assert logit.grad is None and inside.grad is not None and inside.grad.any()
+
+
+def test_a_denture_of_another_shape_is_refused() -> None:
+    layers, by_unit = two_bars()
+    with pytest.raises(ValueError, match="layers has shape"):
+        MouthLayers(replace(SMOKE, mouth_layers=8)).wear(layers[:, :, 1:], by_unit)
 
 
 @pytest.mark.parametrize("unit_channels", [0, 8])
@@ -141,10 +201,11 @@ def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) ->
     import onnx
     import onnxruntime
 
-    config = replace(SMOKE, unit_channels=unit_channels, mouth_channels=unit_channels)
+    config = replace(SMOKE, unit_channels=unit_channels, mouth_layers=unit_channels)
     net = shout(build(config)).eval()
     if unit_channels:
-        torch.nn.init.normal_(net.generator.mouth.leave.weight, std=0.1)
+        net.generator.mouth.wear(*two_bars())
+        torch.nn.init.normal_(net.generator.mouth.say.weight, std=0.1)
         torch.nn.init.normal_(net.generator.units_leave.weight, std=0.1)
         torch.nn.init.normal_(net.generator.hear_units.weight, std=0.1)
     for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):

@@ -47,15 +47,18 @@ _BEND_POINTS: Final = 4
 
 _LAYOUT: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "rgb": ("uint8", ("Q", 4, "S", "S", 3)),
-    "flow": ("int16", ("Q", 4, 2, "S", "S")),
-    "keep": ("uint8", ("Q", 4, "S", "S")),
-    "shade": ("uint8", ("Q", 4, "S", "S")),
-    "region": ("uint8", ("Q", 4, "S", "S")),
     "aus_lr": ("float32", ("Q", 4, NUM_AUS, 2)),
     "gains": ("float32", ("Q", NUM_AUS)),
     "people": ("int32", ("Q", 2)),
     "real": ("uint8", ("R", "S", "S", 3)),
 }
+_SWAPS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
+    "flow": ("int16", ("Q", 4, 2, "S", "S")),
+    "keep": ("uint8", ("Q", 4, "S", "S")),
+    "shade": ("uint8", ("Q", 4, "S", "S")),
+    "region": ("uint8", ("Q", 4, "S", "S")),
+}
+"""Shards of pictures only lack these."""
 _FIELDS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "fields": ("int8", ("Q", 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2)),
     "step_px": ("float32", ("Q", 4, NUM_AUS, 2)),
@@ -93,9 +96,11 @@ def open_shard(path: Path) -> Shard:
     """
     try:
         meta = json.loads((path / "shard.json").read_text())
+        swaps = () if meta.get("pictures_only") else _SWAPS
+        known = _FIELDS if (path / "fields.npy").exists() else ()
         arrays = {
             stem: np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
-            for stem in (*_LAYOUT, *(_FIELDS if (path / "fields.npy").exists() else ()))
+            for stem in (*_LAYOUT, *swaps, *known)
         }
     except (OSError, ValueError) as exc:
         raise ConfigError(
@@ -116,7 +121,7 @@ def open_shard(path: Path) -> Shard:
         )
     size_of = {"Q": meta.get("quadruples"), "S": meta.get("size_px")}
     faults = []
-    for stem, (dtype, dims) in {**_LAYOUT, **_FIELDS}.items():
+    for stem, (dtype, dims) in {**_LAYOUT, **_SWAPS, **_FIELDS}.items():
         if stem not in arrays:
             continue
         want = tuple(size_of.get(d, "R") if isinstance(d, str) else d for d in dims)
@@ -168,6 +173,8 @@ class ShardSet:
         self.size_px: int = sizes.pop()
         self.without_fields = [s.path for s in self.shards if "fields" not in s.arrays]
         """Those that do not say what each unit does."""
+        self.pictures_only = [s.path for s in self.shards if "flow" not in s.arrays]
+        """Those that serve an encoder alone."""
         self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
         if not len(self):
             raise ConfigError(f"ShardSet: no quadruples in {', '.join(map(str, paths))}")
@@ -334,8 +341,13 @@ class BatchMaker:
             real: Whether real crops are wanted; without, there are none, and all else is the same.
 
         Raises:
-            ConfigError: If the size does not divide the shards'.
+            ConfigError: If the size does not divide the shards', or instructions are wanted of
+                shards that hold pictures only.
         """
+        if instructions and self.shards.pictures_only:
+            raise ConfigError(
+                f"batch: {self.shards.pictures_only[0]} holds pictures only; leave instructions out"
+            )
         if self.shards.size_px % size_px:
             raise ConfigError(
                 f"batch: {size_px} px does not divide the shards' {self.shards.size_px} px"
@@ -416,17 +428,22 @@ class BatchMaker:
             if rng.random() >= chance:
                 continue
             if not raw["rgb"].flags.writeable:
-                names = ["rgb", "flow", "keep", "shade", "region", *["fields"] * self._fields]
+                names = [n for n in ("rgb", *_SWAPS) if n in raw] + ["fields"] * self._fields
                 raw = {k: v for k, v in raw.items() if k != "fields" or self._fields}
                 raw |= {k: np.array(raw[k]) for k in names}
             first = raw["rgb"][2 * person]
-            skin = raw["region"][2 * person] == REGION_NAMES.index("face")
-            if not skin.any():
+            if "region" in raw:
+                skin = first[raw["region"][2 * person] == REGION_NAMES.index("face")]
+            else:  # of pictures only: the middle of the crop is face
+                side = len(first)
+                middle = slice(side * 3 // 8, side * 5 // 8)
+                skin = first[middle, middle].reshape(-1, 3)
+            if not len(skin):
                 continue
             texture = first
             if self.shards.real_count:
                 texture = self.shards.real(int(rng.integers(self.shards.real_count)))
-            tone = np.median(first[skin], axis=0).astype(np.float32)
+            tone = np.median(skin, axis=0).astype(np.float32)
             occlude(raw, person, draw_occluder(rng, self.shards.size_px, tone, texture))
         return raw
 

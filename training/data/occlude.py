@@ -139,8 +139,8 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
     behind it in the partner, cannot be fetched any more.
 
     Args:
-        raw: A quadruple's arrays, changed in place (so they must be copies): rgb, flow (1/64 px),
-            keep, shade, region, and fields where there are some.
+        raw: A quadruple's arrays, changed in place (so they must be copies): rgb, and where there
+            are some flow (1/64 px), keep, shade, region, and fields.
         person: 0 or 1.
         occluder: Of the shards' size.
     """
@@ -150,9 +150,11 @@ def occlude(raw: dict[str, npt.NDArray[np.generic]], person: int, occluder: Occl
     size = covered.shape[0]
     y, x = np.mgrid[:size, :size].astype(np.float32)
     for i in (2 * person, 2 * person + 1):
+        raw["rgb"][i] = occluder.over(np.asarray(raw["rgb"][i], np.uint8))
+        if "flow" not in raw:
+            continue
         flow = raw["flow"][i].astype(np.float32) / 64.0
         behind = cv2.remap(hidden, x + flow[0], y + flow[1], cv2.INTER_NEAREST) > 0
-        raw["rgb"][i] = occluder.over(np.asarray(raw["rgb"][i], np.uint8))
         # at its soft edge some of it shows, which nothing that moves can be fetched with
         raw["keep"][i][(behind | edge) & (np.hypot(flow[0], flow[1]) > 0.3)] = 0
         for name, still in (("flow", 0), ("keep", 255), ("shade", 128), ("region", 0)):

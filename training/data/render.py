@@ -225,6 +225,8 @@ class Rasteriser:
         second: F32,
         extra: F32,
         other: F32 | None = None,
+        *,
+        depth: bool = True,
     ) -> Surface:
         """Draw one state of the mesh.
 
@@ -236,7 +238,10 @@ class Rasteriser:
             second: (V, 3) places in the partner.
             extra: (V, 4), see :class:`Surface`.
             other: (V, 3), the same; None for zeros.
+            depth: Whether the depth of what is drawn is wanted; zeros where it is not and there is
+                no ``other`` (they are read together, which takes as long as drawing).
         """
+        read = 4 if depth or other is not None else 3
         if other is None:
             other = np.zeros((len(position), 3), np.float32)
         if render_px not in self._targets:
@@ -259,8 +264,9 @@ class Rasteriser:
             np.frombuffer(target.read(components=4, attachment=i, dtype="f4"), np.float32).reshape(
                 render_px, render_px, 4
             )
-            for i in range(4)
+            for i in range(read)
         ]
+        out += [np.zeros_like(out[0])] * (4 - read)
         code = out[1][..., 3].astype(np.int32)
         return Surface(
             first=out[0][..., :3],
@@ -485,14 +491,13 @@ class Person:
         coarse_fields = [np.ascontiguousarray(f[::SUPERSAMPLE, ::SUPERSAMPLE]) for f in fields]
         out = []
         for i in (0, 1):
-            rgb = self._colour(surfaces[i], fields[i], positions[i])
-            rgb = cv2.resize(rgb, (self._size, self._size), interpolation=cv2.INTER_AREA)
+            rgb = self._shrunk(self._colour(surfaces[i], fields[i], positions[i]))
             here = coarse[i]
             flow, keep = self._flow(here, coarse[1 - i], coarse_fields[i], coarse_fields[1 - i])
             shade = np.where(np.isin(here.part, _SKIN) & (keep > 0.5), here.extra[..., 1], 1.0)
             out.append(
                 Picture(
-                    rgb=np.clip(np.rint(rgb), 0, 255).astype(np.uint8),
+                    rgb=rgb,
                     flow_xy=flow,
                     keep=keep,
                     shade=cv2.GaussianBlur(shade.astype(np.float32), (0, 0), 0.8),
@@ -506,12 +511,65 @@ class Person:
         out = [replace(a, keep=trusted(a, b.rgb)), replace(b, keep=trusted(b, a.rgb))]
         return out[0], out[1]
 
+    def render(self, expression: F32) -> U8:
+        """Draw the person once, for what only reads: the picture that :meth:`render_pair` draws,
+        in half the time, and nothing else.
+
+        Args:
+            expression: (E,) coefficients in [0, 1].
+
+        Returns:
+            (S, S, 3) RGB.
+        """
+        vertices = self._shape(expression)
+        position = self._position_of(vertices)
+        normals = self._fitter.model.normals(vertices) @ self._fit.rotation.T.astype(np.float32)
+        extra = np.stack(
+            [
+                self._ratio(normals, self._first_normals),
+                np.ones_like(self._theta),  # of a partner, whom nobody asks for
+                self._model_light(vertices, normals),
+                self._theta,
+            ],
+            1,
+        ).astype(np.float32)
+        surface = self._rasteriser.draw(
+            self._size,
+            self._size * SUPERSAMPLE,
+            position,
+            self._first,
+            self._first,
+            extra,
+            self._other_places(),
+            depth=False,
+        )
+        return self._shrunk(self._colour(surface, self._displacement(surface), position))
+
+    def _shrunk(self, colour: F32) -> U8:
+        small = cv2.resize(colour, (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return np.clip(np.rint(small), 0, 255).astype(np.uint8)
+
     # --- geometry --------------------------------------------------------------------------------
+    def place_of(self, expression: F32) -> F32:
+        """(E,) coefficients -> (V, 3) where the mesh is: crop pixels, z towards the camera."""
+        return self._position(expression)
+
+    def motion_of_units(self) -> F32:
+        """(V, 2K, 2) how a unit of each intensity moves the mesh, crop pixels; not the eyes."""
+        to_crop = self._M_crop[:, :2].T.astype(np.float32)
+        return np.asarray(self._fitter.unit_motion(self._drawn) @ to_crop, np.float32)
+
+    def mouth_light(self, expression: F32) -> F32:
+        """(E,) coefficients -> (V,) brightness in [0, 1] of the mouth's parts, lit from ahead."""
+        vertices = self._shape(expression)
+        rotation = self._fit.rotation.T.astype(np.float32)
+        return self._model_light(vertices, self._fitter.model.normals(vertices) @ rotation)
+
     def _unit_fields(self, surface: Surface, position: F32, expression: F32) -> F32:
         """See :attr:`Picture.unit_fields`."""
         to_crop = self._M_crop[:, :2].T.astype(np.float32)
         if self._unit_motion is None:
-            self._unit_motion = self._fitter.unit_motion(self._drawn) @ to_crop
+            self._unit_motion = self.motion_of_units()
         motion = self._unit_motion
         for side, (a, b), _ in EYES:
             turned = self._fitter.eye_motion(self._drawn, self._neutral, expression, side)
@@ -541,7 +599,9 @@ class Person:
 
     def _fetch(self, crop_xy: F32) -> F32:
         """The portrait's colours at places of the crop. (H, W, 2) -> (H, W, 3) float32, 0..255."""
-        at = geometry.apply(self._M_portrait, crop_xy.astype(np.float64)).astype(np.float32) - 0.5
+        M = self._M_portrait.astype(np.float32)
+        M[:, 2] -= 0.5
+        at = cv2.transform(crop_xy, M)
         return cv2.remap(
             self._blurred,
             at[..., 0],

@@ -23,6 +23,7 @@ from training.networks.blocks import (
     up2,
 )
 from training.networks.encoder import StemFeatures
+from training.networks.mouth import TEETH_XYXY, MouthLayers
 
 LN_2 = math.log(2.0)
 LOOK_HW = (LOOK_XYXY[3] - LOOK_XYXY[1], LOOK_XYXY[2] - LOOK_XYXY[0])
@@ -30,10 +31,6 @@ BASIS_HW = (LOOK_HW[0] // 8, LOOK_HW[1] // 8)
 """Size of the maps of the linear part of flow and shade."""
 OUTSIDE_LOGIT = 8.0
 """Of keep, where the networks see nothing."""
-TEETH_XYXY = (76, 124, 180, 212)
-"""Where mouths are in the aligned crop, opened wide or pulled aside, pixels: 99.98 % of the pixels
-of lips and mouth in 2,000 rendered quadruples. Sides are multiples of 4.
-"""
 EDGE_PX = 16
 """Over so many pixels inside the look's edges the instructions fade to "leave it alone"."""
 
@@ -60,6 +57,8 @@ class Instructions:
         unit_fields_raw: (N, 2K, 3, 48, 44) what one unit of each intensity would do to what is to
             be shown, at a quarter of the look's size: motion, order (x, y), in flow_scale_px, and
             log2 shade; None where the network draws none.
+        mouth_logit: (N, 1, 88, 104) of the inside of the mouth being shown, within TEETH_XYXY at a
+            crop of 256; None where the network has no layers for it.
     """
 
     flow_raw: Tensor
@@ -71,6 +70,7 @@ class Instructions:
     shade: Tensor
     au_free: Tensor
     unit_fields_raw: Tensor | None = None
+    mouth_logit: Tensor | None = None
 
 
 def straight_through(value: Tensor, raw: Tensor) -> Tensor:
@@ -126,6 +126,23 @@ def look_fade() -> Tensor:
     return (sides[0][:, None] * sides[1][None, :])[None, None]
 
 
+def with_mouth(fill_rgb: Tensor, inside_rgb: Tensor, mouth_logit: Tensor) -> Tensor:
+    """Lay the inside of the mouth over the fill, where it is.
+
+    Where it is is learned from where it is, not from what would be nearest to the truth: a mean of
+    pictures always is, and sharp teeth a pixel off never are.
+
+    Args:
+        fill_rgb: (N, 3, 192, 176).
+        inside_rgb: (N, 3, 88, 104).
+        mouth_logit: (N, 1, 88, 104).
+    """
+    x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))
+    share = torch.sigmoid(mouth_logit).detach()
+    change = share * (inside_rgb - fill_rgb[:, :, y0:y1, x0:x1])
+    return fill_rgb + F.pad(change, (x0, LOOK_HW[1] - x1, y0, LOOK_HW[0] - y1))
+
+
 class AuFreeEncoder(nn.Module):
     """E_f: the stem's 1/16-size features (given detached) -> AU-free feature of the same size."""
 
@@ -138,81 +155,6 @@ class AuFreeEncoder(nn.Module):
         """(N, C_stem, h, w) -> (N, C_free, h, w)."""
         out: Tensor = self.block(act(self.reduce(sixteenth)))
         return out
-
-
-class Mouth(nn.Module):
-    """What keep and fill need in a mouth and nowhere else: where lips part, and teeth.
-
-    The decoder sees the target as it is; lips that part lie elsewhere than where they will be, and
-    few channels at half size paint the hole between them as a soft grey band. This sees the target
-    *moved* by the flow (as in Siarohin et al., NeurIPS 2019, whose decoder sees moved features), so
-    that stretched lips lie where the hole has to be, and adds to the decoder's answer within
-    TEETH_XYXY. It has a learned map of the place, too: teeth hang from the skull, and the crop is
-    aligned to it. It starts with nothing to add.
-    """
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        width, z = config.mouth_channels, config.condition_dim
-        s128, d128 = config.stem_channels[0], config.decoder_channels[3]
-        x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))  # of the look
-        self.rows, self.columns = slice(y0, y1), slice(x0, x1)
-        self.half_rows, self.half_columns = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
-        self.around = (x0, LOOK_HW[1] - x1, y0, LOOK_HW[0] - y1)
-        self.per_px = conv(3, 16, 2, 2)  # folds 2x2 pixels
-        self.enter = norm_conv(d128 + s128 + 16 + 2, width)
-        self.place = nn.Parameter(torch.zeros(1, width, (y1 - y0) // 2, (x1 - x0) // 2))
-        self.blocks = nn.ModuleList(FilmResBlock(width, z) for _ in range(2))
-        self.leave = conv(width, 16, gain=0.0)
-        for name, step in (("at_full", 1), ("at_half", 2)):
-            self.register_buffer(name, _centres((y0, y1), (x0, x1), step), persistent=False)
-        to_grid = torch.tensor([2.0 / LOOK_HW[1], 2.0 / LOOK_HW[0]])[None, :, None, None]
-        self.register_buffer("to_grid", to_grid, persistent=False)
-
-    def forward(self, x: Tensor, features: StemFeatures, flow_px: Tensor, z: Tensor) -> Tensor:
-        """What to add to the logits of keep and fill.
-
-        Args:
-            x: (N, C, 96, 88) the decoder's last features.
-            features: The stem's, of the target.
-            flow_px: (N, 2, 192, 176) order (x, y); it learns nothing from here.
-            z: (N, condition_dim).
-
-        Returns:
-            (N, 4, 192, 176), 0 outside of the box.
-        """
-        with torch.autocast(x.device.type, enabled=False):  # places are too fine for half precision
-            way = flow_px.detach().float()[:, :, self.rows, self.columns] * self.get_buffer(
-                "to_grid"
-            )
-            way_half = F.avg_pool2d(way, 2)
-            seen = fetched(features.picture_rgb, self.get_buffer("at_full") + way)
-            felt = fetched(features.half, self.get_buffer("at_half") + way_half)
-        here = x[:, :, self.half_rows, self.half_columns]
-        together = [here, self.per_px(seen).to(x.dtype), felt.to(x.dtype), way_half.to(x.dtype)]
-        inside = act(self.enter(torch.cat(together, dim=1)) + self.place.to(x.dtype))
-        for block in self.blocks:
-            inside = block(inside, z)
-        said = F.pixel_shuffle(self.leave(inside).float().contiguous(), 2)
-        return F.pad(said, self.around)
-
-
-def _centres(rows: tuple[int, int], columns: tuple[int, int], step: int) -> Tensor:
-    """(1, 2, h, w): where the middles of step x step pixels of a part of the look lie, order (x,
-    y), from -1 to 1 over the look, as grid_sample counts.
-    """
-    y = (torch.arange(*rows, step, dtype=torch.float32) + step / 2) * (2 / LOOK_HW[0]) - 1
-    x = (torch.arange(*columns, step, dtype=torch.float32) + step / 2) * (2 / LOOK_HW[1]) - 1
-    size = (len(y), len(x))
-    return torch.stack([x[None, :].expand(size), y[:, None].expand(size)])[None]
-
-
-def fetched(maps: Tensor, places_xy: Tensor) -> Tensor:
-    """(N, C, H, W) at (N, 2, h, w) places -> (N, C, h, w), bilinear."""
-    grid = places_xy.permute(0, 2, 3, 1)
-    return F.grid_sample(
-        maps.float().contiguous(), grid, padding_mode="border", align_corners=False
-    )
 
 
 class Generator(nn.Module):
@@ -249,8 +191,9 @@ class Generator(nn.Module):
         # says fifty times as much as the one sum that a swap makes of them; and a unit alone, or
         # half of it, does its part of what it does in company.
         self.has_units = config.unit_channels > 0
-        if self.has_units:
+        if self.has_units or config.mouth_layers:
             self.register_buffer("tokens_to_aus", torch.zeros(NUM_AUS, config.token_dim, 2))
+        if self.has_units:
             self.units_enter = norm_conv(d64, config.unit_channels)
             self.units_leave = conv(config.unit_channels, 3 * 2 * NUM_AUS, 1, gain=0.0)
             self.hear_units = conv(2, d128, gain=0.0)
@@ -268,9 +211,7 @@ class Generator(nn.Module):
         # per position
         self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
-        self.mouth: Mouth | None = None
-        if config.mouth_channels:
-            self.mouth = Mouth(config)
+        self.mouth = MouthLayers(config) if config.mouth_layers else None
         self.register_buffer("fade", look_fade(), persistent=False)
 
     def au_free_of(self, features: StemFeatures) -> Tensor:
@@ -336,8 +277,11 @@ class Generator(nn.Module):
         fade = self.get_buffer("fade")
         flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
+        fill = torch.sigmoid(sharp[:, 1:4])
+        mouth_logit = None
         if self.mouth is not None:
-            sharp = sharp + self.mouth(x, features, flow_raw, z)
+            inside, mouth_logit = self.mouth(x, features.sixteenth, z, self._aus(mixed_tokens))
+            fill = with_mouth(fill, inside, mouth_logit)
         flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
         shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit * fade
@@ -351,12 +295,20 @@ class Generator(nn.Module):
             flow_xy=place(flow_xy, 0.0, size_px) * unit_px,
             keep_logit=place(keep_logit, OUTSIDE_LOGIT, size_px),
             keep=place(1.0 - (1.0 - keep) * fade, 1.0, size_px),
-            fill_rgb=place(torch.sigmoid(sharp[:, 1:4]), 0.5, size_px),
+            fill_rgb=place(fill, 0.5, size_px),
             shade_log2_raw=place(shade_raw, 0.0, size_px),
             shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
             au_free=au_free,
             unit_fields_raw=fields,
+            mouth_logit=mouth_logit,
         )
+
+    def _aus(self, tokens: Tensor) -> Tensor:
+        """(N, K, D) tokens, or a change of tokens -> (N, 2K) the intensities that they say."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            by_au = tokens.float().transpose(0, 1)
+            aus = torch.matmul(by_au, self.get_buffer("tokens_to_aus")).transpose(0, 1)
+            return aus.reshape(len(tokens), -1)
 
     def _units(self, x: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """What the change of each unit does.
@@ -372,9 +324,7 @@ class Generator(nn.Module):
         count, _, height, width = x.shape
         drawn = self.units_leave(act(self.units_enter(x))).float()
         with torch.autocast(x.device.type, enabled=False):  # pixels are too fine for half precision
-            tokens = change.float().transpose(0, 1)
-            aus = torch.matmul(tokens, self.get_buffer("tokens_to_aus")).transpose(0, 1)
             by_unit = drawn.reshape(count, 2 * NUM_AUS, -1)
-            moved = -torch.matmul(aus.reshape(count, 1, -1), by_unit)
+            moved = -torch.matmul(self._aus(change)[:, None], by_unit)
         fields = drawn.reshape(count, 2 * NUM_AUS, 3, height, width)
         return moved.reshape(count, 3, height, width), fields

@@ -14,6 +14,8 @@ import pytest
 
 from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.errors import ConfigError
+from training.data.dataset import ShardSet
+from training.data.denture import draw_denture
 from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, NOTHING
 from training.data.nudge import added, way_back
 from training.data.portraits import Portrait, crop_jitter, list_portraits
@@ -24,6 +26,7 @@ from training.data.sequences import render as render_sequence
 from training.data.shards import in_steps, write_shard
 from training.data.shards import main as shards_main
 from training.evaluate import Quadruple
+from training.networks.mouth import DENTURE_HW
 from training.unit_motion import UnitFields, moved_alone, taken_apart
 
 
@@ -426,6 +429,44 @@ def test_write_shard_is_deterministic_and_complete(
     assert flow.shape == (2, 4, 2, 256, 256) and np.abs(flow).max() > 2 * FLOW_UNITS_PER_PX
     assert json.loads((folders[0] / "shard.json").read_text())["format"] == 2
     assert not list((tmp_path / "a").glob(".partial*"))
+
+
+def test_pictures_only_are_the_same_pictures_and_nothing_else(
+    engine, astronaut_file: Path, tmp_path: Path
+) -> None:
+    other = astronaut_file.with_name("other.png")
+    cv2.imwrite(str(other), cv2.imread(str(astronaut_file))[:, ::-1])
+    portraits = [Portrait(p, "test", p.name) for p in (astronaut_file, other)]
+    for name, only in (("whole", False), ("only", True)):
+        write_shard(
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7, mixed=1.0,
+            pictures_only=only,
+        )  # fmt: skip
+    whole, only = (tmp_path / n / "shard_00000" for n in ("whole", "only"))
+    assert {p.name for p in only.glob("*.npy")} == {
+        "rgb.npy", "aus_lr.npy", "gains.npy", "people.npy", "real.npy"
+    }  # fmt: skip
+    for name in ("rgb.npy", "aus_lr.npy"):
+        np.testing.assert_array_equal(np.load(whole / name), np.load(only / name), err_msg=name)
+    read = ShardSet([only])
+    assert read.pictures_only == [only] and len(read) == 2
+
+
+def test_upper_teeth_hang_from_the_skull_and_lower_ones_from_the_jaw(engine, astronaut) -> None:
+    denture = draw_denture(engine.model, [astronaut[0]])
+    assert denture.layers.shape == (2, 4, *DENTURE_HW)
+    assert denture.layers.min() >= 0 and denture.layers.max() <= 1
+    heights = []
+    for rgb, alpha in ((d[:3], d[3]) for d in denture.layers):
+        assert 0.1 < alpha.mean() < 0.5
+        white = (rgb.min(0) > 0.45) & (alpha > 0.9)  # teeth, and no gums
+        assert white.sum() > 300
+        heights.append(np.flatnonzero(white.any(1)).mean())
+    assert heights[0] + 6 < heights[1]
+    down = denture.by_unit[:, 2 * AuId.AU26.index :][:, :2, 1, 2].sum(1)
+    assert abs(down[0]) < 3 and 25 < down[1] < 45
+    aside = denture.by_unit[1, 2 * AuId.AU30.index :][:2, 0, 2]
+    assert aside[0] > 4 and aside[1] < -4  # a person's left is on the picture's right
 
 
 @pytest.mark.parametrize(("name", "value"), [("--mixed", "0.5"), ("--seed", "3")])

@@ -117,3 +117,14 @@ def test_batches_hold_things_up_as_often_as_asked_and_shards_stay_as_they_are(
     still = (always.flow_xy == 0).all(1) & (always.region[:, 0] == 0)
     assert bool((still.flatten(1).sum(1) > 20).all())
     np.testing.assert_array_equal(before, shards.shards[0].arrays["rgb"])
+    # and before pictures that are only read
+    only = ShardSet(
+        [write_fake_shard(tmp_path / "o", quadruples=3, size_px=64, pictures_only=True)]
+    )
+    never, always = (
+        BatchMaker(only, AugmentConfig(**plain, occlude=chance), 0).batch(
+            0, 3, 64, instructions=False
+        )
+        for chance in (0.0, 1.0)
+    )
+    assert bool(((never.rgb - always.rgb).abs().amax((1, 2, 3)) > 0.05).all())

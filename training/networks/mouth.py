@@ -1,0 +1,177 @@
+"""The inside of mouths: teeth, gums and tongue as pictures that are put where they belong."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rt_swap.aus import NUM_AUS
+from rt_swap.contract import CROP_SIZE_PX
+from training.config import LOOK_XYXY, NetworkConfig
+from training.networks.blocks import SLOPE, act, conv, norm_conv
+
+TEETH_XYXY: Final = (76, 124, 180, 212)
+"""Where mouths are in the aligned crop, opened wide or pulled aside, pixels: 99.98 % of the pixels
+of lips and mouth in 2,000 rendered quadruples. Sides are multiples of 4.
+"""
+DENTURE_XYXY: Final = (80, 124, 176, 204)
+"""What the layers' pictures show with a closed mouth, pixels of the aligned crop."""
+DENTURE_SCALE: Final = 1.5
+"""Their pixels per pixel of the crop."""
+DENTURE_HW: Final = (
+    round((DENTURE_XYXY[3] - DENTURE_XYXY[1]) * DENTURE_SCALE),
+    round((DENTURE_XYXY[2] - DENTURE_XYXY[0]) * DENTURE_SCALE),
+)
+_MIDDLE: Final = CROP_SIZE_PX / 2
+_LINEAR_STEP: Final = 0.1
+_SHIFT_STEP_PX: Final = 8.0
+_LIGHT_STEP: Final = 0.5
+"""What an output of 1 means: of a map's linear part, of its shift, of the logarithm of light."""
+_WIDE: Final = 32
+_FIRST_LIGHT: Final = 0.75
+_FIRST_BEHIND: Final = (0.10, 0.04, 0.04)
+"""Behind everything: a socket in little light."""
+
+
+class MouthLayers(nn.Module):
+    """Upper and lower teeth as two flat layers (training.data.denture), moved, lit, and laid over
+    each other and a dark ground.
+
+    A decoder that has to paint teeth anew paints the mean of what they might be, a soft grey band.
+    Here only where they are has to be found: the upper ones hang from the skull, the lower ones
+    from the jaw, whose way the wanted intensities say; a small network reads from the target how
+    its own mouth differs from the mean one, and how it is lit. Edges stay as sharp as the layers'
+    pictures are, and teeth stay put while lips move over them.
+
+    Attributes:
+        layers: (2, 4, h, w) upper and lower, RGB times alpha and alpha.
+        by_unit: (2, 2K, 2, 3) how each unit of intensity moves a point (x, y, 1) of a layer,
+            pixels from the crop's middle. Both are all 0 until :meth:`wear` or a checkpoint.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        hidden, d128 = config.mouth_layers, config.decoder_channels[3]
+        x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))  # of the look
+        self.half_rows, self.half_columns = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
+        self.register_buffer("layers", torch.zeros(2, 4, *DENTURE_HW))
+        self.register_buffer("by_unit", torch.zeros(2, 2 * NUM_AUS, 2, 3))
+        look_sides = ((LOOK_XYXY[3] - LOOK_XYXY[1]) // 16, (LOOK_XYXY[2] - LOOK_XYXY[0]) // 16)
+        self.reduce = norm_conv(config.stem_channels[3], _WIDE, 1)
+        self.look = conv(_WIDE, hidden, look_sides)
+        self.hear = nn.Linear(config.condition_dim, hidden)
+        self.read = nn.Linear(hidden, hidden)
+        for layer in (self.hear, self.read):
+            nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
+        # the head's place, the jaw's besides, and light
+        self.say = nn.Linear(hidden, 6 + 6 + 3)
+        nn.init.zeros_(self.say.weight)
+        nn.init.zeros_(self.say.bias)
+        self.behind = nn.Parameter(torch.tensor(_FIRST_BEHIND)[None, :, None, None])
+        # by place: where the mouth is open, as 2x2 pixels, and shadow
+        self.part = conv(d128, 4, gain=0.1)
+        assert self.part.bias is not None
+        nn.init.constant_(self.part.bias, -2.0)  # closed, as mostly
+        self.shadow = conv(d128, 1, gain=0.0)
+        rows = torch.arange(TEETH_XYXY[1], TEETH_XYXY[3], dtype=torch.float32) + 0.5 - _MIDDLE
+        columns = torch.arange(TEETH_XYXY[0], TEETH_XYXY[2], dtype=torch.float32) + 0.5 - _MIDDLE
+        size = (len(rows), len(columns))
+        self.register_buffer("x", columns[None].expand(size).clone(), persistent=False)
+        self.register_buffer("y", rows[:, None].expand(size).clone(), persistent=False)
+
+    @torch.no_grad()
+    def wear(self, layers: Tensor, by_unit: Tensor) -> None:
+        """Put in a denture (training.data.denture.Denture).
+
+        Raises:
+            ValueError: If its shapes are others.
+        """
+        for name, value in (("layers", layers), ("by_unit", by_unit)):
+            mine = self.get_buffer(name)
+            if value.shape != mine.shape:
+                raise ValueError(
+                    f"wear: {name} has shape {tuple(value.shape)}, expected {tuple(mine.shape)}"
+                )
+            mine.copy_(value)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no teeth yet."""
+        return not bool(self.get_buffer("layers").any())
+
+    def forward(
+        self, x: Tensor, sixteenth: Tensor, z: Tensor, aus_lr: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the mouth's inside.
+
+        Args:
+            x: (N, C, 96, 88) the decoder's last features.
+            sixteenth: (N, C, 12, 11) the stem's, of the target.
+            z: (N, condition_dim).
+            aus_lr: (N, 2K) the wanted intensities, about [0, 1].
+
+        Returns:
+            (N, 3, 88, 104) the inside in [0, 1], as if the mouth were open wherever it may be;
+            and (N, 1, 88, 104) the logit of its being so, within TEETH_XYXY.
+        """
+        wide = self.look(act(self.reduce(sixteenth))).flatten(1)
+        said = self.say(act(self.read(act(wide + self.hear(z))))).float()
+        here = x[:, :, self.half_rows, self.half_columns]
+        part = F.pixel_shuffle(self.part(here).float().contiguous(), 2)
+        shadow = F.interpolate(
+            self.shadow(here).float().contiguous(),
+            scale_factor=2.0,
+            mode="bilinear",
+            align_corners=False,
+        )
+        with torch.autocast(x.device.type, enabled=False):  # places are too fine for half precision
+            upper, lower = self._placed(aus_lr.float().clamp(0.0, 1.0), said)
+            under = lower[:, :3] + (1 - lower[:, 3:]) * self.behind
+            inside = upper[:, :3] + (1 - upper[:, 3:]) * under
+            light = torch.exp(said[:, 12:15] * _LIGHT_STEP)[:, :, None, None] * _FIRST_LIGHT
+            inside = (inside * light * torch.exp(shadow)).clamp(0.0, 1.0)
+        return inside, part
+
+    def _placed(self, aus_lr: Tensor, said: Tensor) -> list[Tensor]:
+        """Both layers, (N, 4, 88, 104), where they belong.
+
+        A layer's point goes where its units take it, then where the jaw differs, then where the
+        head is; the picture looks the way back.
+        """
+        count = len(aus_lr)
+        steps = (_LINEAR_STEP, _LINEAR_STEP, _SHIFT_STEP_PX) * 2
+        head = [said[:, i] * step for i, step in enumerate(steps)]
+        jaw = [said[:, 6 + i] * step for i, step in enumerate(steps)]
+        out = []
+        for layer in range(2):
+            by_unit = self.get_buffer("by_unit")[layer].reshape(2 * NUM_AUS, 6)
+            a, b, c, d, e, f = torch.matmul(aus_lr, by_unit).unbind(1)
+            if layer == 1:
+                a, b, c, d, e, f = (u + v for u, v in zip((a, b, c, d, e, f), jaw, strict=True))
+            a, e = a + 1, e + 1
+            # the head's map after it
+            ha, hb, hc, hd, he, hf = head
+            ha, he = ha + 1, he + 1
+            a, b, c, d, e, f = (
+                ha * a + hb * d,
+                ha * b + hb * e,
+                ha * c + hb * f + hc,
+                hd * a + he * d,
+                hd * b + he * e,
+                hd * c + he * f + hf,
+            )
+            det = a * e - b * d
+            x = self.get_buffer("x")[None] - c[:, None, None]
+            y = self.get_buffer("y")[None] - f[:, None, None]
+            back_x = (e[:, None, None] * x - b[:, None, None] * y) / det[:, None, None]
+            back_y = (a[:, None, None] * y - d[:, None, None] * x) / det[:, None, None]
+            x0, y0, x1, y1 = (v - _MIDDLE for v in DENTURE_XYXY)
+            grid = torch.stack(
+                [(back_x - x0) * (2 / (x1 - x0)) - 1, (back_y - y0) * (2 / (y1 - y0)) - 1], dim=3
+            )
+            picture = self.get_buffer("layers")[layer : layer + 1].expand(count, -1, -1, -1)
+            out.append(F.grid_sample(picture, grid, padding_mode="zeros", align_corners=False))
+        return out
