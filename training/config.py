@@ -556,7 +556,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        network=NetworkConfig(unit_channels=96),
+        network=NetworkConfig(unit_channels=96, mouth_layers=64),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -573,6 +573,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             condition_dim=192,
             map_channels=48,
             unit_channels=128,
+            mouth_layers=64,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),

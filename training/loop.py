@@ -145,8 +145,14 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def wear(net: RtNet, denture: Path | None, *, will_resume: bool) -> None:
+def wear(net: RtNet, denture: Path | None, checkpoint: Path | None, *, will_resume: bool) -> None:
     """Give networks that show mouths from layers their layers, unless a checkpoint did or will.
+
+    Args:
+        net: The networks.
+        denture: File of training.data.denture.
+        checkpoint: Whose layers to take where there is no such file.
+        will_resume: Weights will be replaced anyway.
 
     Raises:
         ConfigError: If there are none to give, or they are not such.
@@ -155,6 +161,11 @@ def wear(net: RtNet, denture: Path | None, *, will_resume: bool) -> None:
     if mouth is None or not mouth.is_empty or will_resume:
         return
     if denture is None:
+        given = {} if checkpoint is None else load_file(checkpoint / "ema.safetensors")
+        names = ("layers", "by_unit")
+        if all(f"generator.mouth.{name}" in given for name in names):
+            mouth.wear(**{name: given[f"generator.mouth.{name}"] for name in names})
+            return
         raise ConfigError(
             "train: network.mouth_layers shows mouths from layers that these weights do not have; "
             "make them with python -m training.data.denture and give --denture FILE"
@@ -273,7 +284,8 @@ def loop(
     if init_from is not None and not resume:
         copied, left = warm_start(init_from, net, critics, init_parts)
         logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
-    wear(net, denture, will_resume=resume and latest_checkpoint(out / "checkpoints") is not None)
+    will_resume = resume and latest_checkpoint(out / "checkpoints") is not None
+    wear(net, denture, init_from, will_resume=will_resume)
     ema = copy.deepcopy(net).requires_grad_(False).eval()
     o = config.optim
     optimisers: dict[str, torch.optim.Optimizer] = {

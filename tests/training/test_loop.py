@@ -422,8 +422,10 @@ def test_mouth_layers_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
     assert newest is not None
     worn = load_net(newest)[0].generator.mouth
     assert torch.equal(worn.layers, layers) and torch.equal(worn.by_unit, by_unit)
-    # and who starts from it has it
-    run(shards, "after", config, init_from=newest)
+    # and who starts from it has it, even from its encoder alone
+    after = run(shards, "after", config, init_from=newest, init_parts=("encoder",))
+    newest = latest_checkpoint(after / "checkpoints")
+    assert newest is not None and torch.equal(load_net(newest)[0].generator.mouth.layers, layers)
 
 
 def test_nudging_needs_something_to_nudge_and_fields_to_do_it_by(shards: Path) -> None:

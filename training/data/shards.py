@@ -20,7 +20,7 @@ ground truth.
     real.npy   (R, S, S, 3) uint8 untouched crops
 
 ``--pictures-only`` leaves out flow, keep, shade, region and fields: pictures for the encoder alone,
-three times as many in the same time and in a quarter of the room.
+nearly twice as many in the same time, in a quarter of the room.
 
 Each shard depends on the seed, the split, its own number and ``--mixed`` alone, so a run can be
 continued and repeated.
