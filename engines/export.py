@@ -252,26 +252,34 @@ def data_of_run(run: Path) -> dict[str, Any]:
         run: The run's folder.
 
     Returns:
-        {"shards", "quadruples", "people", "datasets": {name: people}}, without any path; {} where
-        the run does not say or its shards are gone.
+        {"shards", "quadruples", "quadruples_only_read", "people", "datasets": {name: people}},
+        without any path; {} where the run does not say or its shards are gone. Those that the
+        encoder alone read count among shards and people.
     """
     path = run / "config.json"
     if not path.is_file():
         return {}
-    given = bundles.read_json_object(path).get("shards", [])
-    folders = [Path(text) for text in given] if isinstance(given, list) else []
+    said = bundles.read_json_object(path)
+    folders = []
+    for option in ("shards", "reading_shards"):
+        given = said.get(option, [])
+        folders += [Path(text) for text in given] if isinstance(given, list) else []
     shards = [
         s
         for f in folders
         for s in ([f] if (f / "shard.json").is_file() else sorted(f.glob("shard_*")))
     ]
     people: set[tuple[str, str]] = set()
-    quadruples = 0
+    quadruples = only_read = 0
     for shard in shards:
         if not (shard / "shard.json").is_file():
             continue
         about = bundles.read_json_object(shard / "shard.json")
-        quadruples += int(about.get("quadruples", 0))
+        count = int(about.get("quadruples", 0))
+        if about.get("pictures_only"):
+            only_read += count
+        else:
+            quadruples += count
         people |= {
             (str(p.get("dataset", "?")), str(p.get("person", p.get("file", "?"))))
             for p in about.get("people", [])
@@ -281,6 +289,7 @@ def data_of_run(run: Path) -> dict[str, Any]:
     return {
         "shards": len(shards),
         "quadruples": quadruples,
+        "quadruples_only_read": only_read,
         "people": len(people),
         "datasets": dict(sorted(Counter(dataset for dataset, _ in people).items())),
     }

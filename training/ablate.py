@@ -73,7 +73,7 @@ VARIANTS: Final[dict[str, Variant]] = {
         "published terms alone",
         changes=_off(
             "image", "image_detail", "flow", "flow_multiscale", "unit_fields", "keep", "shade",
-            "fill", "fill_detail",
+            "fill", "fill_detail", "mouth",
         ),
     ),
     "rt_without_fields": Variant("no fields of units", changes={"network.unit_channels": "0"}),
@@ -103,13 +103,15 @@ class Budget:
         minutes: Of training.
         threads: Of torch.
         seed: Of everything.
-        init_from: Checkpoint whose encoder all start with, or None.
+        init_from: Checkpoint whose encoder all start with, or None; mouths wear its denture.
+        denture: File of training.data.denture, where it has none.
     """
 
     minutes: float
     threads: int
     seed: int
     init_from: Path | None
+    denture: Path | None = None
 
 
 def train_arguments(
@@ -121,6 +123,8 @@ def train_arguments(
     words += ["--threads", str(budget.threads), "--seed", str(budget.seed)]
     for option, text in (COMMON | dict(variant.changes)).items():
         words += ["--set", f"{option}={text}"]
+    if budget.denture is not None and variant.config.startswith("rt"):
+        words += ["--denture", str(budget.denture)]
     if latest_checkpoint(out / "checkpoints") is not None:
         words.append("--resume")
     elif budget.init_from is not None:
@@ -248,6 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, required=True, help="of training, each")
     parser.add_argument("--init-from", type=Path, metavar="DIR", help="its encoder is the start")
     parser.add_argument(
+        "--denture", type=Path, metavar="FILE", help="for mouths, where --init-from has none"
+    )
+    parser.add_argument(
         "--only", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS), metavar="NAME",
         help=f"of {', '.join(VARIANTS)} (default: all)",
     )  # fmt: skip
@@ -259,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.minutes <= 0 or args.threads < 1 or (args.limit is not None and args.limit < 1):
             raise ConfigError("--minutes must be positive, --threads and --limit 1 or more")
-        budget = Budget(args.minutes, args.threads, args.seed, args.init_from)
+        budget = Budget(args.minutes, args.threads, args.seed, args.init_from, args.denture)
         rows = {}
         for name in args.only:
             _log.info("%s: %s", name, VARIANTS[name].says)

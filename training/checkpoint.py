@@ -241,6 +241,18 @@ def resume_checkpoint(
     return read_state(checkpoint)
 
 
+def layers_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The mouth's layers in a checkpoint, as MouthLayers.wear takes them; {} where it has none.
+
+    Raises:
+        ModelFileError: If the checkpoint cannot be read.
+    """
+    given = _load_tensors(checkpoint / "ema.safetensors")
+    start = "generator.mouth."
+    found = {name: given.get(start + name) for name in ("layers", "by_unit")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def warm_start(
     checkpoint: Path, net: RtNet, critics: nn.Module, parts: Sequence[str] = ()
 ) -> tuple[int, int]:

@@ -83,9 +83,9 @@ class NetworkConfig:
     this very face, drawn by the generator and weighed by the change of intensities; 0 leaves the
     fields out.
     """
-    mouth_layers: int = 0
+    mouth_hidden: int = 0
     """Hidden units of what puts teeth, gums and tongue, drawn once (training.data.denture), where
-    they belong; 0 leaves the layers out.
+    they belong; 0 has mouths painted anew like all else. For the scheme "rt" alone.
     """
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
@@ -139,7 +139,7 @@ class NetworkConfig:
             "shade_dead_log2",
             "token_wide_channels",
             "unit_channels",
-            "mouth_layers",
+            "mouth_hidden",
         ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
         for name in ("flow_scale_px", "shade_limit_log2"):
@@ -171,7 +171,7 @@ class LossConfig:
     keep: float = 0.5
     """Binary cross-entropy of keep."""
     mouth: float = 0.5
-    """Binary cross-entropy of where the inside of the mouth is; no such term without mouth_layers.
+    """Binary cross-entropy of where the inside of the mouth is; no such term without mouth_hidden.
     """
     shade: float = 1.0
     """L1 of log2 shade."""
@@ -556,7 +556,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        network=NetworkConfig(unit_channels=96, mouth_layers=64),
+        network=NetworkConfig(unit_channels=96, mouth_hidden=64),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -573,7 +573,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             condition_dim=192,
             map_channels=48,
             unit_channels=128,
-            mouth_layers=64,
+            mouth_hidden=64,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),

@@ -63,7 +63,7 @@ from rt_swap.frames import F32, F64, U8
 from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.tracking import FaceTracker, MediapipeTracker
 from training.baselines.landmark_warp import moved_landmarks, warp_flow
-from training.data.dataset import DONOR, FLOW_UNITS_PER_PX, PARTNER, ShardSet
+from training.data.dataset import DONOR, FLOW_UNITS_PER_PX, PARTNER, shards_for_swaps
 from training.groups import groups_of
 from training.identity import DlibIdentity, IdentityReader, IdentityScore
 from training.scores import (
@@ -147,7 +147,7 @@ def read_quadruples(
             people that trained.
         ContractError: If an array or the list of AUs is not this version's.
     """
-    shards = ShardSet([folder])
+    shards = shards_for_swaps([folder], "evaluate")
     if shards.size_px != _S:
         raise ConfigError(
             f"{folder}: pictures of {shards.size_px} px; the shipped graphs take {_S} px, "

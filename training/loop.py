@@ -31,12 +31,13 @@ from training import losses
 from training.checkpoint import (
     Progress,
     latest_checkpoint,
+    layers_of,
     resume_checkpoint,
     save_checkpoint,
     warm_start,
 )
 from training.config import OptimConfig, TrainConfig
-from training.data.dataset import Batch, BatchMaker, ShardSet
+from training.data.dataset import Batch, BatchMaker, ShardSet, shards_for_swaps
 from training.data.effect import effect_factor
 from training.data.labelled import LabelledMaker, LabelledPictures
 from training.grid import save_grid
@@ -146,35 +147,38 @@ def _keep_memory() -> None:
 
 
 def wear(net: RtNet, denture: Path | None, checkpoint: Path | None, *, will_resume: bool) -> None:
-    """Give networks that show mouths from layers their layers, unless a checkpoint did or will.
+    """Give networks that show mouths from layers their layers.
 
     Args:
         net: The networks.
-        denture: File of training.data.denture.
+        denture: File of training.data.denture; it takes the place of what a checkpoint gave.
         checkpoint: Whose layers to take where there is no such file.
-        will_resume: Weights will be replaced anyway.
+        will_resume: A run goes on: its weights come later, layers included.
 
     Raises:
-        ConfigError: If there are none to give, or they are not such.
+        ConfigError: If there are none to give, they are not such, or there is no mouth for them.
+        ModelFileError: If the checkpoint cannot be read.
     """
     mouth = getattr(net.generator, "mouth", None)
-    if mouth is None or not mouth.is_empty or will_resume:
+    if mouth is None:
+        if denture is not None:
+            raise ConfigError("train: --denture is for networks with mouth_hidden; drop it")
         return
-    if denture is None:
-        given = {} if checkpoint is None else load_file(checkpoint / "ema.safetensors")
-        names = ("layers", "by_unit")
-        if all(f"generator.mouth.{name}" in given for name in names):
-            mouth.wear(**{name: given[f"generator.mouth.{name}"] for name in names})
-            return
-        raise ConfigError(
-            "train: network.mouth_layers shows mouths from layers that these weights do not have; "
-            "make them with python -m training.data.denture and give --denture FILE"
-        )
+    if will_resume or (denture is None and not mouth.is_empty):
+        return
     try:
-        mouth.wear(**load_file(denture))
+        if denture is not None:
+            mouth.wear(**load_file(denture))
+        elif checkpoint is not None and (given := layers_of(checkpoint)):
+            mouth.wear(**given)
+        else:
+            raise ConfigError(
+                "train: network.mouth_hidden shows mouths from layers that these weights do not "
+                "have; make them with python -m training.data.denture and give --denture FILE"
+            )
     except (OSError, SafetensorError, TypeError, ValueError) as exc:
-        raise ConfigError(f"train: --denture {denture} cannot be used: {exc}") from exc
-    logger.info("mouths wear %s", denture)
+        where = checkpoint if denture is None else denture
+        raise ConfigError(f"train: the denture of {where} cannot be used: {exc}") from exc
 
 
 def loop(
@@ -207,7 +211,7 @@ def loop(
             never train.
         reading_shards: Where ``config.reading_quadruples`` come from, and phases that train the
             encoder alone; they may hold pictures only. None for ``shards``.
-        denture: File of training.data.denture, for networks with mouth_layers that have none yet.
+        denture: File of training.data.denture, for networks with mouth_hidden that have none yet.
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
         init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
@@ -233,44 +237,46 @@ def loop(
     place = world.device(device)
 
     # data
-    data = ShardSet(shards)
-    if data.pictures_only:
+    data = shards_for_swaps(shards, "shards")
+    read = ShardSet(reading_shards) if reading_shards else data
+    reads_alone = any(phase.encoder_only for phase in config.phases)
+    if reading_shards and not (config.reading_quadruples or reads_alone):
         raise ConfigError(
-            f"train: {data.pictures_only[0]} holds pictures only, from which no swap can be "
-            "learned; give it as --reading-shards, or make it again without --pictures-only"
+            "train: nothing reads --reading-shards; set reading_quadruples, or a phase with "
+            "encoder_only"
         )
     fields = config.network.unit_channels > 0 and config.losses.unit_fields > 0
     nudged = config.augment.nudge > 0
-    if nudged and data.without_fields:
+    if nudged and read.without_fields:
         raise ConfigError(
-            f"train: augment.nudge moves units by their fields, which {len(data.without_fields)} of"
-            f" {len(data.shards)} shards lack ({data.without_fields[0]} ...): render them again, or"
-            " set augment.nudge=0"
+            f"train: augment.nudge moves units by their fields, which {len(read.without_fields)} of"
+            f" {len(read.shards)} shards to read lack ({read.without_fields[0]} ...): render them "
+            "again, or set augment.nudge=0"
         )
-    fields |= nudged and any(phase.encoder_only for phase in config.phases)
+    fields |= nudged and reads_alone and not reading_shards
     maker = BatchMaker(data, config.augment, config.seed, fields=fields)
     reading_maker = None
     if config.reading_quadruples or reading_shards:
         # another seed: where they are the same pictures, in another order and varied otherwise
-        read = ShardSet(reading_shards) if reading_shards else data
         reading_maker = BatchMaker(read, config.augment, config.seed + 1, fields=True)
-        logger.info("%d reading quadruples", len(read))
     if fields and data.without_fields:
         logger.warning(
             "%d of %d shards were made before shards held the fields of units (%s ...): the "
             "generator learns them from swaps alone; render them again",
             len(data.without_fields), len(data.shards), data.without_fields[0],
         )  # fmt: skip
-    held_out = ShardSet(val_shards) if val_shards else None
-    if held_out is not None and data.people() & held_out.people():
+    held_out = shards_for_swaps(val_shards, "val_shards") if val_shards else None
+    if held_out is not None and (data.people() | read.people()) & held_out.people():
         raise ConfigError(
-            "train: some people are in both --shards and --val-shards; "
+            "train: some people are in --val-shards and in --shards or --reading-shards; "
             "make shards with the split rule"
         )
     rates = data.positive_rates(config.losses.presence_threshold)
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
     effect = torch.from_numpy(effect_factor(data)).to(place)
     logger.info("%d training quadruples, %d real crops", len(data), data.real_count)
+    if reading_shards:
+        logger.info("%d quadruples to read", len(read))
     labelled_maker, labelled_weights = None, None
     if labelled and config.losses.labelled_au > 0:
         known = LabelledPictures(labelled)

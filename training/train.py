@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--denture",
         type=Path,
         metavar="FILE",
-        help="of python -m training.data.denture, for mouth_layers that have no teeth yet",
+        help="of python -m training.data.denture, for mouth_hidden that have no teeth yet",
     )
     data.add_argument("--out", type=Path, required=True, help="run directory")
     what = parser.add_argument_group("what to train")
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         if args.dry_run:
             print(json.dumps(resolved, indent=2))
-            from training.data.dataset import ShardSet
+            from training.data.dataset import ShardSet, shards_for_swaps
 
             for name, paths in (
                 ("train", args.shards),
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ("reading", args.reading_shards),
             ):
                 if paths:
-                    found = ShardSet(paths)
+                    found = ShardSet(paths) if name == "reading" else shards_for_swaps(paths, name)
                     print(
                         f"{name}: {len(found)} quadruples, {found.real_count} real crops, "
                         f"{found.size_px} px"

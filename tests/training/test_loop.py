@@ -34,6 +34,7 @@ from training.data.labelled import LabelledBatch
 from training.grid import flow_rgb
 from training.loop import ema_decay_at, loop, schedule
 from training.networks import Critics, build, mix_tokens
+from training.networks.mouth import TEETH_XYXY
 from training.objective import (
     KINDS,
     Objective,
@@ -142,7 +143,7 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True).batch(0, 3, 64)
     always = replace(
         SMOKE,
-        network=replace(SMOKE.network, unit_channels=8, mouth_layers=8),
+        network=replace(SMOKE.network, unit_channels=8, mouth_hidden=8),
         losses=replace(
             SMOKE.losses,
             cycle_every=1,
@@ -261,6 +262,26 @@ def test_unit_fields_are_judged_on_the_picture_to_arrive_at(shards: Path) -> Non
     assert (
         objective._unit_fields(batch, run_networks(build(SMOKE.network), batch, swaps, SMOKE)) == {}
     )
+
+
+@pytest.mark.parametrize("size_px", [64, 128, 256])
+def test_where_the_mouth_is_is_asked_for_where_it_is(shards: Path, size_px: int) -> None:
+    write_fake_shard(shards / "of_size" / "shard_0", quadruples=1, size_px=size_px)
+    batch = BatchMaker(ShardSet([shards / "of_size"]), None, 0).batch(0, 1, size_px)
+    batch.region[:] = 1
+    scale = size_px // 64
+    batch.region[:, :, 36 * scale : 40 * scale, 28 * scale : 36 * scale] = 2  # of 64
+    config = replace(SMOKE, network=replace(SMOKE.network, mouth_hidden=8))
+    net = build(config.network)
+    plan = plan_samples(batch.gains, SampleConfig(1, 0, 0, 0), np.random.default_rng(0))
+    forward = run_networks(net, batch, plan, config)
+    logit = torch.full((len(batch.rgb), 1, 88, 104), -30.0)
+    x0, y0, _, _ = TEETH_XYXY
+    logit[:, :, 144 - y0 : 160 - y0, 112 - x0 : 144 - x0] = 30.0
+    objective = Objective(config, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
+    for said, right in ((logit, True), (logit.roll(4, 3), False)):
+        told = replace(forward, said=replace(forward.said, mouth_logit=said))
+        assert (objective._mouth(told)["mouth"].item() < 1e-6) == right
 
 
 def test_lazy_terms_come_on_their_steps_and_weigh_more(shards: Path) -> None:
@@ -401,19 +422,36 @@ def test_reading_shards_may_hold_pictures_only_and_swaps_never_do(shards: Path) 
     run(shards, "read_alone", alone, reading_shards=[shards / "read"])
     run(shards, "own_alone", alone)
     assert log_of(shards / "read_alone")[0]["au_l1"] != log_of(shards / "own_alone")[0]["au_l1"]
+    with pytest.raises(ConfigError, match="nothing reads"):
+        run(
+            shards,
+            "unread",
+            replace(config, reading_quadruples=0),
+            reading_shards=[shards / "read"],
+        )
+    held_out = [shards / "read"]
+    with pytest.raises(ConfigError, match=r"val_shards: .* holds pictures only"):
+        run(shards, "unjudged", config, val_shards=held_out)
+    with pytest.raises(ConfigError, match="some people are in --val-shards"):
+        run(shards, "peeking", config, reading_shards=[shards / "val"])
+    nudged = replace(config, augment=replace(config.augment, nudge=0.5))
+    with pytest.raises(ConfigError, match=r"shards to read lack"):
+        run(shards, "unmoved", nudged, reading_shards=[shards / "read"])
     with pytest.raises(ConfigError, match="holds pictures only"):
         loop(
             config=config, shards=[shards / "read"], val_shards=[], out=shards / "wrong", threads=1
         )
 
 
-def test_mouth_layers_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
-    config = replace(SMOKE, steps=1, network=replace(SMOKE.network, mouth_layers=8))
+def test_mouth_hidden_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
+    config = replace(SMOKE, steps=1, network=replace(SMOKE.network, mouth_hidden=8))
     with pytest.raises(ConfigError, match=r"training\.data\.denture"):
         run(shards, "without", config)
     (shards / "bad").write_bytes(b"no tensors")
-    with pytest.raises(ConfigError, match="--denture"):
+    with pytest.raises(ConfigError, match=r"denture of .*bad cannot be used"):
         run(shards, "bad_one", config, denture=shards / "bad")
+    with pytest.raises(ConfigError, match="networks with mouth"):
+        run(shards, "no_mouth", replace(SMOKE, steps=1), denture=shards / "bad")
     empty = build(config.network).generator.mouth
     layers, by_unit = torch.rand_like(empty.layers), torch.rand_like(empty.by_unit)
     save_file({"layers": layers, "by_unit": by_unit}, shards / "denture")

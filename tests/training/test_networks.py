@@ -116,7 +116,7 @@ def two_bars() -> tuple[torch.Tensor, torch.Tensor]:
 
 def mouth_of_bars() -> MouthLayers:
     torch.manual_seed(0)
-    mouth = MouthLayers(replace(SMOKE, mouth_layers=8)).eval()
+    mouth = MouthLayers(replace(SMOKE, mouth_hidden=8)).eval()
     assert mouth.is_empty
     mouth.wear(*two_bars())
     assert not mouth.is_empty
@@ -156,19 +156,66 @@ def test_a_mouth_can_sit_elsewhere_and_be_lit_otherwise() -> None:
     aus = torch.zeros(1, 2 * NUM_AUS)
     first = drawn_by(mouth, aus)[0]
     with torch.no_grad():
-        mouth.say.bias[5] = 1.0  # the head's shift down, by 8 pixels
+        mouth.say.bias[5] = 3 * np.arctanh(
+            1 / 3
+        )  # 1 within its bounds: the head's shift down, by 8 pixels
         lower = drawn_by(mouth, aus)[0]
         mouth.say.bias[5] = 0.0
-        mouth.say.bias[11] = 1.0  # the jaw's alone
+        mouth.say.bias[11] = 3 * np.arctanh(1 / 3)  # the jaw's alone
         jaw = drawn_by(mouth, aus)[0]
         mouth.say.bias[11] = 0.0
-        mouth.say.bias[12:15] = -2.0
+        mouth.say.bias[12:15] = 3 * np.arctanh(-2 / 3)
         dark = drawn_by(mouth, aus)[0]
     torch.testing.assert_close(lower[:, 8:], first[:, :-8], atol=1e-4, rtol=0)
     red, white = first[0] - first[1], first[1:]
     torch.testing.assert_close((jaw[0] - jaw[1])[8:], red[:-8], atol=1e-4, rtol=0)
     torch.testing.assert_close(jaw[2], white[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(dark, first / np.e, atol=1e-4, rtol=0)
+
+
+def test_layers_are_put_by_the_maps_they_say() -> None:
+    """The jaw's own map comes after the units', the head's after both; a picture looks the way
+    back.
+    """
+    torch.manual_seed(1)
+    mouth = mouth_of_bars()
+    by_unit = mouth.get_buffer("by_unit")
+    by_unit[1] = torch.randn(2 * NUM_AUS, 2, 3) * torch.tensor([0.004, 0.004, 0.5])
+    ramp = torch.linspace(0, 1, DENTURE_HW[1]).expand(DENTURE_HW)
+    rise = torch.linspace(0, 1, DENTURE_HW[0])[:, None].expand(DENTURE_HW)
+    mouth.get_buffer("layers")[:, 0], mouth.get_buffer("layers")[:, 1] = ramp, rise
+    aus, said = torch.rand(1, 2 * NUM_AUS), torch.randn(1, 15).clamp(-1, 1)
+    placed = mouth._placed(aus, said)
+
+    def square(two_by_three: torch.Tensor) -> torch.Tensor:
+        return torch.cat([two_by_three, torch.tensor([[0.0, 0.0, 1.0]])])
+
+    step, unit = torch.tensor([0.1, 0.1, 8.0]), square(torch.eye(3)[:2])
+    head = unit + square(said[0, :6].reshape(2, 3) * step) * torch.tensor([[1.0], [1.0], [0.0]])
+    jaw = said[0, 6:12].reshape(2, 3) * step
+    for layer, picture in enumerate(placed):
+        own = (aus[0, :, None, None] * by_unit[layer]).sum(0) + layer * jaw
+        whole = head @ square(torch.eye(3)[:2] + own)
+        x0, y0, x1, y1 = DENTURE_XYXY
+        for x, y in ((50, 30), (40, 44), (64, 40)):  # pixels of the box
+            place = torch.tensor(
+                [x + 0.5 + TEETH_XYXY[0] - 128, y + 0.5 + TEETH_XYXY[1] - 128, 1.0]
+            )
+            from_x, from_y, _ = (torch.linalg.inv(whole) @ place).tolist()
+            across, down = (from_x + 128 - x0) / (x1 - x0), (from_y + 128 - y0) / (y1 - y0)
+            assert 0.05 < across < 0.95 and 0.05 < down < 0.95
+            want = [
+                (share * count - 0.5) / (count - 1)
+                for share, count in ((across, DENTURE_HW[1]), (down, DENTURE_HW[0]))
+            ]
+            torch.testing.assert_close(picture[0, :2, y, x], torch.tensor(want), atol=1e-3, rtol=0)
+
+
+def test_no_answer_can_turn_a_layer_over() -> None:
+    mouth = mouth_of_bars()
+    for sign in (-1.0, 1.0):
+        torch.nn.init.constant_(mouth.say.bias, sign * 1e4)
+        assert bool(torch.isfinite(drawn_by(mouth, torch.full((1, 2 * NUM_AUS), sign * 9))).all())
 
 
 def test_mouth_covers_the_fill_where_it_is_and_learns_its_place_from_its_place_alone() -> None:
@@ -190,7 +237,7 @@ def test_mouth_covers_the_fill_where_it_is_and_learns_its_place_from_its_place_a
 def test_a_denture_of_another_shape_is_refused() -> None:
     layers, by_unit = two_bars()
     with pytest.raises(ValueError, match="layers has shape"):
-        MouthLayers(replace(SMOKE, mouth_layers=8)).wear(layers[:, :, 1:], by_unit)
+        MouthLayers(replace(SMOKE, mouth_hidden=8)).wear(layers[:, :, 1:], by_unit)
 
 
 @pytest.mark.parametrize("unit_channels", [0, 8])
@@ -201,7 +248,7 @@ def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) ->
     import onnx
     import onnxruntime
 
-    config = replace(SMOKE, unit_channels=unit_channels, mouth_layers=unit_channels)
+    config = replace(SMOKE, unit_channels=unit_channels, mouth_hidden=unit_channels)
     net = shout(build(config)).eval()
     if unit_channels:
         net.generator.mouth.wear(*two_bars())

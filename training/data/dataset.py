@@ -214,6 +214,26 @@ class ShardSet:
         return {(p["dataset"], p["file"]) for shard in self.shards for p in shard.meta["people"]}
 
 
+def shards_for_swaps(paths: Sequence[Path], option: str) -> ShardSet:
+    """Shards that a swap can be learned from or judged by.
+
+    Args:
+        paths: Shards, or folders of shards.
+        option: Which option named them, for the message.
+
+    Raises:
+        ConfigError: If some hold pictures only, or as ShardSet.
+        ContractError: As ShardSet.
+    """
+    shards = ShardSet(paths)
+    if shards.pictures_only:
+        raise ConfigError(
+            f"{option}: {shards.pictures_only[0]} holds pictures only, without the answers of "
+            "swaps; such shards are for --reading-shards, others are made without --pictures-only"
+        )
+    return shards
+
+
 def mirror_order() -> npt.NDArray[np.int64]:
     """(K,) which unit of a face its mirror image shows as unit k: looking left and right change
     places, all others stay.

@@ -1,4 +1,4 @@
-"""What lies behind lips, as three flat layers that a generator can move about.
+"""What lies behind lips, as two flat layers that a generator can move about.
 
     python -m training.data.denture --portraits DIR [DIR ...] --ict DIR --out denture.safetensors
 
@@ -23,7 +23,9 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from rt_swap.aus import NUM_AUS, AuId
-from rt_swap.errors import ConfigError
+from rt_swap.contract import CROP_SIZE_PX
+from rt_swap.errors import ConfigError, RtSwapError
+from training.data.dataset import mirror_order
 from training.data.ict import RANGES, IctModel
 from training.data.portraits import PortraitEngine
 from training.data.render import MOUTH_RGB, Person
@@ -33,7 +35,9 @@ from training.networks.mouth import DENTURE_SCALE, DENTURE_XYXY
 F32 = npt.NDArray[np.float32]
 
 _FINER: Final = 4
+"""Drawn so many times as fine as kept."""
 _PEOPLE: Final = 64
+"""Whose mean it is."""
 _TOOTH_PX: Final = 11.0
 """Of a tooth so much shows at most, pixels of the crop; the rest is its root."""
 
@@ -58,7 +62,11 @@ def draw_denture(model: IctModel, people: list[Person]) -> Denture:
 
     Args:
         model: The face model of all.
-        people: At least one, not mixed.
+        people: At least one, not mixed, at 256 px.
+
+    Returns:
+        Layers that are their own mirror images, for half of all training is mirrored; the upper one
+        goes with the skull, so no unit moves it.
     """
     rest = np.zeros(len(model.expression_names), np.float32)
     position = np.mean([p.place_of(rest) for p in people], axis=0)
@@ -76,15 +84,25 @@ def draw_denture(model: IctModel, people: list[Person]) -> Denture:
         chosen[start:end] = mine
         triangles = model.triangles[chosen[model.triangles].all(1)]
         triangles = _in_front(position, triangles, 1.0 if mine is lower else -1.0)
-        layers.append(_drawn(position, triangles, light))
-        xy1 = np.concatenate(
-            [position[chosen, :2] - 128.0, np.ones((chosen.sum(), 1), np.float32)], 1
-        )
+        middle = position[chosen, :2] - np.float32(CROP_SIZE_PX / 2)
+        centred = position.copy()
+        centred[:, 0] -= middle[:, 0].mean()
+        layer = _drawn(centred, triangles, light)
+        half = layer.shape[2] // 2
+        layer[:, :, half:] = layer[:, :, :half][:, :, ::-1]
+        layers.append(layer)
+        if mine is upper:
+            by_unit.append(np.zeros((2 * NUM_AUS, 2, 3), np.float32))
+            continue
+        middle[:, 0] -= middle[:, 0].mean()
+        xy1 = np.concatenate([middle, np.ones((len(middle), 1), np.float32)], 1)
         front = position[chosen, 2] >= np.quantile(position[chosen, 2], 0.5)  # what is seen
         solved = np.linalg.lstsq(
             xy1[front], motion[chosen][front].reshape(front.sum(), -1), rcond=None
         )[0]
-        by_unit.append(solved.T.reshape(2 * NUM_AUS, 2, 3))
+        one = solved.T.reshape(NUM_AUS, 2, 2, 3)
+        other = one[mirror_order()][:, ::-1] * np.array([[1, -1, -1], [-1, 1, 1]], np.float32)
+        by_unit.append(((one + other) / 2).reshape(2 * NUM_AUS, 2, 3))
     return Denture(
         np.ascontiguousarray(np.stack(layers), np.float32),
         np.ascontiguousarray(np.stack(by_unit), np.float32),
@@ -156,14 +174,14 @@ def main(argv: list[str] | None = None) -> int:
         engine = PortraitEngine(args.ict)
         people: list[Person] = []
         for i in np.random.default_rng(0).permutation(len(portraits)):
-            made = engine.person(portraits[i], 256)
+            made = engine.person(portraits[i], CROP_SIZE_PX)
             if not isinstance(made, str):
                 people.append(made[0])
             if len(people) == _PEOPLE:
                 break
         if not people:
             raise ConfigError("none of the portraits could be used; try others")
-    except ConfigError as exc:
+    except RtSwapError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     denture = draw_denture(engine.model, people)
@@ -172,7 +190,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.picture:
         shown = [layer[:3] + (1 - layer[3]) * 0.3 for layer in denture.layers]
         picture = (np.concatenate(shown, 2).transpose(1, 2, 0) * 255).clip(0, 255).astype(np.uint8)
-        cv2.imwrite(str(args.picture), picture[..., ::-1])
+        if not cv2.imwrite(str(args.picture), picture[..., ::-1]):
+            print(f"error: cannot write {args.picture}; does its folder exist?", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -19,11 +19,11 @@ ground truth.
     y), in steps of step_px.npy (Q, 4, K, 2) float32 pixels; -128 where the face's mesh is not
     real.npy   (R, S, S, 3) uint8 untouched crops
 
-``--pictures-only`` leaves out flow, keep, shade, region and fields: pictures for the encoder alone,
-nearly twice as many in the same time, in a quarter of the room.
+``--pictures-only`` leaves out flow, keep, shade, region, fields and steps: pictures for the encoder
+alone, nearly twice as many in the same time, in a fifth of the room.
 
-Each shard depends on the seed, the split, its own number and ``--mixed`` alone, so a run can be
-continued and repeated.
+Each shard depends on the seed, the split, its own number, ``--mixed`` and ``--pictures-only``
+alone, so a run can be continued and repeated.
 
 ``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
 skin with another of the same split that was drawn shortly before. ``shard.json`` names both.
@@ -58,6 +58,7 @@ logger = logging.getLogger(__name__)
 
 QUADRUPLES_PER_PAIR = 2
 PICTURES_ONLY_PER_PAIR = 4
+"""More of each, for without flow and fields fitting a person is a larger part of the work."""
 REAL_PER_SHARD = 64
 RECENT_PEOPLE = 8
 """So many people are kept ready to be mixed with the next."""

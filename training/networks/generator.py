@@ -191,7 +191,7 @@ class Generator(nn.Module):
         # says fifty times as much as the one sum that a swap makes of them; and a unit alone, or
         # half of it, does its part of what it does in company.
         self.has_units = config.unit_channels > 0
-        if self.has_units or config.mouth_layers:
+        if self.has_units or config.mouth_hidden:
             self.register_buffer("tokens_to_aus", torch.zeros(NUM_AUS, config.token_dim, 2))
         if self.has_units:
             self.units_enter = norm_conv(d64, config.unit_channels)
@@ -211,7 +211,7 @@ class Generator(nn.Module):
         # per position
         self.head_smooth = conv(d128, 3, gain=0.05)
         self.head_sharp = conv(d128, 16, gain=0.1)
-        self.mouth = MouthLayers(config) if config.mouth_layers else None
+        self.mouth = MouthLayers(config) if config.mouth_hidden else None
         self.register_buffer("fade", look_fade(), persistent=False)
 
     def au_free_of(self, features: StemFeatures) -> Tensor:

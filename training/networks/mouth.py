@@ -30,6 +30,9 @@ _LINEAR_STEP: Final = 0.1
 _SHIFT_STEP_PX: Final = 8.0
 _LIGHT_STEP: Final = 0.5
 """What an output of 1 means: of a map's linear part, of its shift, of the logarithm of light."""
+_MOST: Final = 3.0
+"""Largest such output."""
+_AUS_RANGE: Final = (-0.5, 2.0)
 _WIDE: Final = 32
 _FIRST_LIGHT: Final = 0.75
 _FIRST_BEHIND: Final = (0.10, 0.04, 0.04)
@@ -54,7 +57,7 @@ class MouthLayers(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        hidden, d128 = config.mouth_layers, config.decoder_channels[3]
+        hidden, d128 = config.mouth_hidden, config.decoder_channels[3]
         x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))  # of the look
         self.half_rows, self.half_columns = slice(y0 // 2, y1 // 2), slice(x0 // 2, x1 // 2)
         self.register_buffer("layers", torch.zeros(2, 4, *DENTURE_HW))
@@ -111,7 +114,8 @@ class MouthLayers(nn.Module):
             x: (N, C, 96, 88) the decoder's last features.
             sixteenth: (N, C, 12, 11) the stem's, of the target.
             z: (N, condition_dim).
-            aus_lr: (N, 2K) the wanted intensities, about [0, 1].
+            aus_lr: (N, 2K) the wanted intensities; gains may take them out of [0, 1], and the jaw
+                follows as far as from -0.5 to 2.
 
         Returns:
             (N, 3, 88, 104) the inside in [0, 1], as if the mouth were open wherever it may be;
@@ -119,6 +123,8 @@ class MouthLayers(nn.Module):
         """
         wide = self.look(act(self.reduce(sixteenth))).flatten(1)
         said = self.say(act(self.read(act(wide + self.hear(z))))).float()
+        # bounded, so that no map can turn over; a hyperbolic tangent stays single precision, too
+        said = torch.tanh(said / _MOST) * _MOST
         here = x[:, :, self.half_rows, self.half_columns]
         part = F.pixel_shuffle(self.part(here).float().contiguous(), 2)
         shadow = F.interpolate(
@@ -128,7 +134,7 @@ class MouthLayers(nn.Module):
             align_corners=False,
         )
         with torch.autocast(x.device.type, enabled=False):  # places are too fine for half precision
-            upper, lower = self._placed(aus_lr.float().clamp(0.0, 1.0), said)
+            upper, lower = self._placed(aus_lr.float().clamp(*_AUS_RANGE), said)
             under = lower[:, :3] + (1 - lower[:, 3:]) * self.behind
             inside = upper[:, :3] + (1 - upper[:, 3:]) * under
             light = torch.exp(said[:, 12:15] * _LIGHT_STEP)[:, :, None, None] * _FIRST_LIGHT
@@ -148,7 +154,8 @@ class MouthLayers(nn.Module):
         out = []
         for layer in range(2):
             by_unit = self.get_buffer("by_unit")[layer].reshape(2 * NUM_AUS, 6)
-            a, b, c, d, e, f = torch.matmul(aus_lr, by_unit).unbind(1)
+            # a sum, and no product of matrices: those are half precision in a mixed graph
+            a, b, c, d, e, f = (aus_lr[:, :, None] * by_unit).sum(1).unbind(1)
             if layer == 1:
                 a, b, c, d, e, f = (u + v for u, v in zip((a, b, c, d, e, f), jaw, strict=True))
             a, e = a + 1, e + 1
