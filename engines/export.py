@@ -140,7 +140,8 @@ def _store_weights_in_half(
         return found
     _log.warning(
         "weights are stored in single precision: rounded to half, the answers would differ from"
-        " PyTorch's by more than the contract allows"
+        " PyTorch's by more than the contract allows:\n%s",
+        parity.table(found),
     )
     for name, blob in plain.items():
         (stage / f"{name}.onnx").write_bytes(blob)
