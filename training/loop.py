@@ -193,6 +193,7 @@ def loop(
     resume: bool = False,
     init_from: Path | None = None,
     init_parts: Sequence[str] = (),
+    only: Sequence[str] = (),
     time_budget_min: float | None = None,
     max_steps: int | None = None,
     device: str = "auto",
@@ -215,6 +216,7 @@ def loop(
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
         init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
+        only: Train only weights whose names start so, such as "generator.mouth."; empty for all.
         time_budget_min: Minutes of training, over all resumptions; takes the place of
             ``config.steps``.
         max_steps: Stop after this step of the schedule without finishing it (None: never).
@@ -292,6 +294,14 @@ def loop(
         logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
     will_resume = resume and latest_checkpoint(out / "checkpoints") is not None
     wear(net, denture, init_from, will_resume=will_resume)
+    if only:
+        known = [name for name, _ in net.named_parameters()]
+        for start in only:
+            if not any(name.startswith(start) for name in known):
+                raise ConfigError(f"train: no weight's name starts with {start!r} (--only)")
+        for name, weight in net.named_parameters():
+            if not name.startswith(tuple(only)):
+                weight.requires_grad_(False)
     ema = copy.deepcopy(net).requires_grad_(False).eval()
     o = config.optim
     optimisers: dict[str, torch.optim.Optimizer] = {

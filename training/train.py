@@ -91,6 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
         "starts another generator on a trained encoder",
     )
     what.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="START",
+        help="train only weights whose names start so, such as generator.mouth. (default: all)",
+    )
+    what.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in --out"
     )
     how = parser.add_argument_group("how long and on what")
@@ -205,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "denture": None if args.denture is None else str(args.denture),
             "init_from": None if args.init_from is None else str(args.init_from),
             "init_parts": list(args.init_parts),
+            "only": list(args.only),
             "time_budget_min": args.time_budget_min,
             "device": args.device,
             "threads": args.threads,
@@ -250,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 resume=args.resume,
                 init_from=args.init_from,
                 init_parts=args.init_parts,
+                only=args.only,
                 time_budget_min=args.time_budget_min,
                 max_steps=args.max_steps,
                 device=args.device,

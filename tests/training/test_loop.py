@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
@@ -464,6 +464,21 @@ def test_mouth_hidden_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
     after = run(shards, "after", config, init_from=newest, init_parts=("encoder",))
     newest = latest_checkpoint(after / "checkpoints")
     assert newest is not None and torch.equal(load_net(newest)[0].generator.mouth.layers, layers)
+
+
+def test_only_some_weights_train_where_asked(shards: Path) -> None:
+    config = replace(SMOKE, steps=2, phases=(Phase(64, 1, 1.0),))
+    first = latest_checkpoint(run(shards, "first", config) / "checkpoints")
+    assert first is not None
+    out = run(shards, "some", config, init_from=first, only=("generator.head_sharp.",))
+    then = latest_checkpoint(out / "checkpoints")
+    assert then is not None
+    given, after = load_file(first / "ema.safetensors"), load_file(then / "model.safetensors")
+    learns = {n for n, _ in build(SMOKE.network).named_parameters()}
+    changed = {n for n in learns if not torch.equal(given[n], after[n])}
+    assert changed == {n for n in learns if n.startswith("generator.head_sharp.")}
+    with pytest.raises(ConfigError, match="no weight's name starts with 'mouth'"):
+        run(shards, "none", config, only=("mouth",))
 
 
 def test_nudging_needs_something_to_nudge_and_fields_to_do_it_by(shards: Path) -> None:

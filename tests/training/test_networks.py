@@ -156,21 +156,19 @@ def test_a_mouth_can_sit_elsewhere_and_be_lit_otherwise() -> None:
     aus = torch.zeros(1, 2 * NUM_AUS)
     first = drawn_by(mouth, aus)[0]
     with torch.no_grad():
-        mouth.say.bias[5] = 3 * np.arctanh(
-            1 / 3
-        )  # 1 within its bounds: the head's shift down, by 8 pixels
+        mouth.say.bias[5] = 3 * np.arctanh(2 / 3)  # within its bounds 2: pixels down
         lower = drawn_by(mouth, aus)[0]
         mouth.say.bias[5] = 0.0
-        mouth.say.bias[11] = 3 * np.arctanh(1 / 3)  # the jaw's alone
+        mouth.say.bias[11] = 3 * np.arctanh(2 / 3)  # the jaw alone
         jaw = drawn_by(mouth, aus)[0]
         mouth.say.bias[11] = 0.0
-        mouth.say.bias[12:15] = 3 * np.arctanh(-2 / 3)
+        mouth.say.bias[12] = 3 * np.arctanh(-2 / 3)
         dark = drawn_by(mouth, aus)[0]
-    torch.testing.assert_close(lower[:, 8:], first[:, :-8], atol=1e-4, rtol=0)
+    torch.testing.assert_close(lower[:, 2:], first[:, :-2], atol=1e-4, rtol=0)
     red, white = first[0] - first[1], first[1:]
-    torch.testing.assert_close((jaw[0] - jaw[1])[8:], red[:-8], atol=1e-4, rtol=0)
+    torch.testing.assert_close((jaw[0] - jaw[1])[2:], red[:-2], atol=1e-4, rtol=0)
     torch.testing.assert_close(jaw[2], white[1], atol=1e-4, rtol=0)
-    torch.testing.assert_close(dark, first / np.e, atol=1e-4, rtol=0)
+    torch.testing.assert_close(dark, first * np.exp(-2 * 0.3), atol=1e-4, rtol=0)
 
 
 def test_layers_are_put_by_the_maps_they_say() -> None:
@@ -184,13 +182,13 @@ def test_layers_are_put_by_the_maps_they_say() -> None:
     ramp = torch.linspace(0, 1, DENTURE_HW[1]).expand(DENTURE_HW)
     rise = torch.linspace(0, 1, DENTURE_HW[0])[:, None].expand(DENTURE_HW)
     mouth.get_buffer("layers")[:, 0], mouth.get_buffer("layers")[:, 1] = ramp, rise
-    aus, said = torch.rand(1, 2 * NUM_AUS), torch.randn(1, 15).clamp(-1, 1)
+    aus, said = torch.rand(1, 2 * NUM_AUS), 3 * torch.randn(1, 16).clamp(-1, 1)
     placed = mouth._placed(aus, said)
 
     def square(two_by_three: torch.Tensor) -> torch.Tensor:
         return torch.cat([two_by_three, torch.tensor([[0.0, 0.0, 1.0]])])
 
-    step, unit = torch.tensor([0.1, 0.1, 8.0]), square(torch.eye(3)[:2])
+    step, unit = torch.tensor([0.02, 0.02, 1.0]), square(torch.eye(3)[:2])
     head = unit + square(said[0, :6].reshape(2, 3) * step) * torch.tensor([[1.0], [1.0], [0.0]])
     jaw = said[0, 6:12].reshape(2, 3) * step
     for layer, picture in enumerate(placed):

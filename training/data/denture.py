@@ -38,8 +38,8 @@ _FINER: Final = 4
 """Drawn so many times as fine as kept."""
 _PEOPLE: Final = 64
 """Whose mean it is."""
-_TOOTH_PX: Final = 11.0
-"""Of a tooth so much shows at most, pixels of the crop; the rest is its root."""
+_TOOTH_PX: Final = {1.0: 11.0, -1.0: 13.0}
+"""Of a lower and an upper tooth so much shows at most, pixels of the crop; the rest is its root."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _in_front(position: F32, triangles: npt.NDArray[np.int32], up: float) -> npt
     height = -up * position[triangles, 1]  # along the teeth
     middle = np.abs(position[triangles, 0].mean(1) - position[triangles, 0].mean()) < 8
     edge = height[teeth & middle].max()
-    root = teeth & (height.min(1) < edge - _TOOTH_PX)
+    root = teeth & (height.min(1) < edge - _TOOTH_PX[up])
     inside = (height.max(1) > edge + 0.5) & (up < 0)
     return triangles[~root & ~inside]
 

@@ -26,15 +26,21 @@ DENTURE_HW: Final = (
     round((DENTURE_XYXY[2] - DENTURE_XYXY[0]) * DENTURE_SCALE),
 )
 _MIDDLE: Final = CROP_SIZE_PX / 2
-_LINEAR_STEP: Final = 0.1
-_SHIFT_STEP_PX: Final = 8.0
-_LIGHT_STEP: Final = 0.5
-"""What an output of 1 means: of a map's linear part, of its shift, of the logarithm of light."""
+_LINEAR_STEP: Final = 0.02
+_SHIFT_STEP_PX: Final = 1.0
+_LIGHT_STEP: Final = 0.3
+_HUE_STEP: Final = 0.03
+"""What an output of 1 means: of a map's linear part, of its shift, of the logarithm of light, and
+of what its colours differ by. Small, for a picture's error is least where teeth are shoved behind a
+lip and gums, lit white, are the paint that no edge of a tooth can spoil: left free, it went there.
+"""
+_DARKEST: Final = 0.4
+"""Logarithm of the deepest shadow that lips throw inwards."""
 _MOST: Final = 3.0
 """Largest such output."""
 _AUS_RANGE: Final = (-0.5, 2.0)
 _WIDE: Final = 32
-_FIRST_LIGHT: Final = 0.75
+_FIRST_LIGHT: Final = 0.9
 _FIRST_BEHIND: Final = (0.10, 0.04, 0.04)
 """Behind everything: a socket in little light."""
 
@@ -70,7 +76,7 @@ class MouthLayers(nn.Module):
         for layer in (self.hear, self.read):
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
         # the head's place, the jaw's besides, and light
-        self.say = nn.Linear(hidden, 6 + 6 + 3)
+        self.say = nn.Linear(hidden, 6 + 6 + 1 + 3)
         nn.init.zeros_(self.say.weight)
         nn.init.zeros_(self.say.bias)
         self.behind = nn.Parameter(torch.tensor(_FIRST_BEHIND)[None, :, None, None])
@@ -137,8 +143,10 @@ class MouthLayers(nn.Module):
             upper, lower = self._placed(aus_lr.float().clamp(*_AUS_RANGE), said)
             under = lower[:, :3] + (1 - lower[:, 3:]) * self.behind
             inside = upper[:, :3] + (1 - upper[:, 3:]) * under
-            light = torch.exp(said[:, 12:15] * _LIGHT_STEP)[:, :, None, None] * _FIRST_LIGHT
-            inside = (inside * light * torch.exp(shadow)).clamp(0.0, 1.0)
+            light = said[:, 12:13] * _LIGHT_STEP + said[:, 13:16] * _HUE_STEP
+            light = torch.exp(light)[:, :, None, None] * _FIRST_LIGHT
+            shadow = torch.exp(torch.sigmoid(shadow) * -_DARKEST)
+            inside = (inside * light * shadow).clamp(0.0, 1.0)
         return inside, part
 
     def _placed(self, aus_lr: Tensor, said: Tensor) -> list[Tensor]:
