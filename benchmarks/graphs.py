@@ -290,6 +290,13 @@ def _unsqueeze(s: _Step) -> Any:
     return result
 
 
+def _squeeze(s: _Step) -> Any:
+    result = s.input(0)
+    for axis in sorted(s.integers(1), reverse=True):
+        result = s.call(_t().squeeze, result, axis)
+    return result
+
+
 def _average_pool(s: _Step) -> Any:
     pads = list(s.attributes.get("pads", [0, 0, 0, 0]))
     return s.call(
@@ -391,6 +398,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Sub": _binary(operator.sub),
     "Tanh": _unary("tanh"),
     "Transpose": lambda s: s.call(_t().permute, s.input(0), tuple(s.attributes["perm"])),
+    "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
 }
 """ONNX operators that can be run in PyTorch, and how."""

@@ -48,7 +48,8 @@ def test_exported_manifest_says_what_the_model_is(exported: Path) -> None:
     assert manifest["config"]["network"]["token_dim"] == TOKEN_DIM
     assert manifest["validation"] == {"training": {"image": 0.5}}
     assert manifest["data"] == {
-        "shards": 1, "quadruples": 7, "people": 3, "datasets": {"a": 2, "b": 1},
+        "shards": 1, "quadruples": 7, "quadruples_only_read": 0, "people": 3,
+        "datasets": {"a": 2, "b": 1},
     }  # fmt: skip
     assert manifest["licence"] == "Apache-2.0"
     assert manifest["created"].endswith("Z")
