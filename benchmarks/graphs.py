@@ -290,6 +290,17 @@ def _unsqueeze(s: _Step) -> Any:
     return result
 
 
+def _gather(s: _Step) -> Any:
+    axis, index = s.attributes.get("axis", 0), s.constant(1)
+    if index.ndim == 0:  # a single place takes the axis away
+        return s.call(_t().select, s.input(0), axis, int(index))
+    return s.call(_t().index_select, s.input(0), axis, s.input(1))
+
+
+def _expand(x: Any, shape: tuple[int, ...]) -> Any:
+    return _t().broadcast_to(x, _t().broadcast_shapes(x.shape, shape))
+
+
 def _squeeze(s: _Step) -> Any:
     result = s.input(0)
     for axis in sorted(s.integers(1), reverse=True):
@@ -372,11 +383,10 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "DepthToSpace": _depth_to_space,
     "Div": _binary(operator.truediv),
     "Exp": _unary("exp"),
-    "Expand": lambda s: s.call(_t().broadcast_to, s.input(0), tuple(s.integers(1))),
+    # ONNX broadcasts both ways: a 1 in the shape keeps what is there
+    "Expand": lambda s: s.call(_expand, s.input(0), tuple(s.integers(1))),
     "Flatten": lambda s: s.call(_t().flatten, s.input(0), s.attributes.get("axis", 1)),
-    "Gather": lambda s: s.call(
-        _t().index_select, s.input(0), s.attributes.get("axis", 0), s.input(1)
-    ),
+    "Gather": _gather,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
     "LeakyRelu": lambda s: s.call(
