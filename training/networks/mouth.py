@@ -39,7 +39,9 @@ _DARKEST: Final = 0.4
 _MOST: Final = 3.0
 """Largest such output."""
 _AUS_RANGE: Final = (-0.5, 2.0)
+"""Of intensities that move a layer."""
 _WIDE: Final = 32
+"""Channels of the map that is read as one long vector."""
 _FIRST_LIGHT: Final = 0.9
 _FIRST_BEHIND: Final = (0.10, 0.04, 0.04)
 """Behind everything: a socket in little light."""
@@ -87,9 +89,15 @@ class MouthLayers(nn.Module):
         self.shadow = conv(d128, 1, gain=0.0)
         rows = torch.arange(TEETH_XYXY[1], TEETH_XYXY[3], dtype=torch.float32) + 0.5 - _MIDDLE
         columns = torch.arange(TEETH_XYXY[0], TEETH_XYXY[2], dtype=torch.float32) + 0.5 - _MIDDLE
-        size = (len(rows), len(columns))
-        self.register_buffer("x", columns[None].expand(size).clone(), persistent=False)
-        self.register_buffer("y", rows[:, None].expand(size).clone(), persistent=False)
+        steps = torch.tensor([_LINEAR_STEP, _LINEAR_STEP, _SHIFT_STEP_PX] * 2)
+        for name, value in (
+            ("x", columns[None, None]),
+            ("y", rows[None, :, None]),
+            ("steps", steps),
+            ("jaw_steps", torch.stack([torch.zeros(6), steps])),
+            ("stay", torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     @torch.no_grad()
     def wear(self, layers: Tensor, by_unit: Tensor) -> None:
@@ -149,44 +157,35 @@ class MouthLayers(nn.Module):
             inside = (inside * light * shadow).clamp(0.0, 1.0)
         return inside, part
 
-    def _placed(self, aus_lr: Tensor, said: Tensor) -> list[Tensor]:
-        """Both layers, (N, 4, 88, 104), where they belong.
+    def _placed(self, aus_lr: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Upper and lower layer, (N, 4, 88, 104), where they belong.
 
         A layer's point goes where its units take it, then where the jaw differs, then where the
-        head is; the picture looks the way back.
+        head is; the picture looks the way back. Both ways are six numbers a layer, and only the
+        last sums are taken by pixel.
         """
-        count = len(aus_lr)
-        steps = (_LINEAR_STEP, _LINEAR_STEP, _SHIFT_STEP_PX) * 2
-        head = [said[:, i] * step for i, step in enumerate(steps)]
-        jaw = [said[:, 6 + i] * step for i, step in enumerate(steps)]
-        out = []
-        for layer in range(2):
-            by_unit = self.get_buffer("by_unit")[layer].reshape(2 * NUM_AUS, 6)
-            # a sum, and no product of matrices: those are half precision in a mixed graph
-            a, b, c, d, e, f = (aus_lr[:, :, None] * by_unit).sum(1).unbind(1)
-            if layer == 1:
-                a, b, c, d, e, f = (u + v for u, v in zip((a, b, c, d, e, f), jaw, strict=True))
-            a, e = a + 1, e + 1
-            # the head's map after it
-            ha, hb, hc, hd, he, hf = head
-            ha, he = ha + 1, he + 1
-            a, b, c, d, e, f = (
-                ha * a + hb * d,
-                ha * b + hb * e,
-                ha * c + hb * f + hc,
-                hd * a + he * d,
-                hd * b + he * e,
-                hd * c + he * f + hf,
-            )
-            det = a * e - b * d
-            x = self.get_buffer("x")[None] - c[:, None, None]
-            y = self.get_buffer("y")[None] - f[:, None, None]
-            back_x = (e[:, None, None] * x - b[:, None, None] * y) / det[:, None, None]
-            back_y = (a[:, None, None] * y - d[:, None, None] * x) / det[:, None, None]
-            x0, y0, x1, y1 = (v - _MIDDLE for v in DENTURE_XYXY)
-            grid = torch.stack(
-                [(back_x - x0) * (2 / (x1 - x0)) - 1, (back_y - y0) * (2 / (y1 - y0)) - 1], dim=3
-            )
-            picture = self.get_buffer("layers")[layer : layer + 1].expand(count, -1, -1, -1)
-            out.append(F.grid_sample(picture, grid, padding_mode="zeros", align_corners=False))
-        return out
+        count, stay = len(aus_lr), self.get_buffer("stay")
+        head = said[:, None, :6] * self.get_buffer("steps") + stay  # (N, 1, 6)
+        # a sum, and no product of matrices: those are half precision in a mixed graph
+        own = (aus_lr[:, None, :, None] * self.get_buffer("by_unit").flatten(2)).sum(2)
+        own = own + said[:, None, 6:12] * self.get_buffer("jaw_steps") + stay  # (N, 2, 6)
+        a, b, c = (head[..., 0:1] * own[..., :3] + head[..., 1:2] * own[..., 3:]).split(1, 2)
+        d, e, f = (head[..., 3:4] * own[..., :3] + head[..., 4:5] * own[..., 3:]).split(1, 2)
+        c, f = c + head[..., 2:3], f + head[..., 5:6]
+        det = a * e - b * d
+        # back: x' = (e (x - c) - b (y - f)) / det, y' = (a (y - f) - d (x - c)) / det; and from
+        # there to grid_sample's -1 to 1
+        x0, y0, x1, y1 = (v - _MIDDLE for v in DENTURE_XYXY)
+        across, down = 2 / (x1 - x0) / det, 2 / (y1 - y0) / det
+        a, b, d, e = a * down, b * across, d * down, e * across
+        at_x = b * f - e * c - ((x1 + x0) / (x1 - x0))
+        at_y = d * c - a * f - ((y1 + y0) / (y1 - y0))
+        a, b, d, e, at_x, at_y = (v.reshape(-1, 1, 1) for v in (a, b, d, e, at_x, at_y))
+        x, y = self.get_buffer("x"), self.get_buffer("y")
+        grid = torch.stack([e * x - b * y + at_x, a * y - d * x + at_y], dim=3)
+        pictures = self.get_buffer("layers")
+        if count > 1:
+            pictures = pictures.repeat(count, 1, 1, 1)
+        both = F.grid_sample(pictures, grid, padding_mode="zeros", align_corners=False)
+        both = both.reshape(count, 8, *both.shape[2:])
+        return both[:, :4], both[:, 4:]
