@@ -290,24 +290,6 @@ def _unsqueeze(s: _Step) -> Any:
     return result
 
 
-def _gather(s: _Step) -> Any:
-    axis, index = s.attributes.get("axis", 0), s.constant(1)
-    if index.ndim == 0:  # a single place takes the axis away
-        return s.call(_t().select, s.input(0), axis, int(index))
-    return s.call(_t().index_select, s.input(0), axis, s.input(1))
-
-
-def _expand(x: Any, shape: tuple[int, ...]) -> Any:
-    return _t().broadcast_to(x, _t().broadcast_shapes(x.shape, shape))
-
-
-def _squeeze(s: _Step) -> Any:
-    result = s.input(0)
-    for axis in sorted(s.integers(1), reverse=True):
-        result = s.call(_t().squeeze, result, axis)
-    return result
-
-
 def _average_pool(s: _Step) -> Any:
     pads = list(s.attributes.get("pads", [0, 0, 0, 0]))
     return s.call(
@@ -383,10 +365,11 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "DepthToSpace": _depth_to_space,
     "Div": _binary(operator.truediv),
     "Exp": _unary("exp"),
-    # ONNX broadcasts both ways: a 1 in the shape keeps what is there
-    "Expand": lambda s: s.call(_expand, s.input(0), tuple(s.integers(1))),
+    "Expand": lambda s: s.call(_t().broadcast_to, s.input(0), tuple(s.integers(1))),
     "Flatten": lambda s: s.call(_t().flatten, s.input(0), s.attributes.get("axis", 1)),
-    "Gather": _gather,
+    "Gather": lambda s: s.call(
+        _t().index_select, s.input(0), s.attributes.get("axis", 0), s.input(1)
+    ),
     "Gemm": _gemm,
     "GridSample": _grid_sample,
     "LeakyRelu": lambda s: s.call(
@@ -395,6 +378,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "MatMul": _binary(operator.matmul),
     "Mul": _binary(operator.mul),
     "Neg": _unary("neg"),
+    "Reciprocal": _unary("reciprocal"),
     "ReduceMean": _reduced("mean"),
     "ReduceSum": _reduced("sum"),
     "Pad": _pad,
@@ -408,7 +392,6 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Sub": _binary(operator.sub),
     "Tanh": _unary("tanh"),
     "Transpose": lambda s: s.call(_t().permute, s.input(0), tuple(s.attributes["perm"])),
-    "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
 }
 """ONNX operators that can be run in PyTorch, and how."""
