@@ -290,6 +290,13 @@ def _unsqueeze(s: _Step) -> Any:
     return result
 
 
+def _split(s: _Step) -> Any:
+    axis = s.attributes.get("axis", 0)
+    if s.has(1):
+        return s.call(_t().split, s.input(0), s.integers(1), axis)
+    return s.call(_t().chunk, s.input(0), s.attributes["num_outputs"], axis)
+
+
 def _average_pool(s: _Step) -> Any:
     pads = list(s.attributes.get("pads", [0, 0, 0, 0]))
     return s.call(
@@ -388,7 +395,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Sigmoid": _unary("sigmoid"),
     "Slice": _slice,
     "Softmax": lambda s: s.call(_t().softmax, s.input(0), s.attributes.get("axis", -1)),
-    "Split": lambda s: s.call(_t().split, s.input(0), s.integers(1), s.attributes.get("axis", 0)),
+    "Split": _split,
     "Sub": _binary(operator.sub),
     "Tanh": _unary("tanh"),
     "Transpose": lambda s: s.call(_t().permute, s.input(0), tuple(s.attributes["perm"])),
