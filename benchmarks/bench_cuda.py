@@ -27,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import common
+from engines.parity import some_landmarks
 from rt_swap import geometry, ops
 from rt_swap.backends.cuda import fatbin, probe
 from rt_swap.backends.cuda.backend import CudaBackend
@@ -127,7 +128,8 @@ def face_at(size_wh: tuple[int, int], share: float, degrees: float, middle: floa
 
 def small_inputs() -> dict[str, F32]:
     """Every input of the generator but the crop."""
-    return {t.name: np.ones(t.shape, np.float32) for t in GENERATOR_SPEC.inputs[1:]}
+    made = {t.name: np.ones(t.shape, np.float32) for t in GENERATOR_SPEC.inputs[1:]}
+    return {**made, "landmarks_xy": some_landmarks()}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.graphs import cost_of, torch_module
+from engines.parity import some_landmarks
 from rt_swap.backends import get_backend
 from rt_swap.contract import GENERATOR_SPEC, PARITY_ATOL_FP32
 from rt_swap.errors import ConfigError, RtSwapError
@@ -41,6 +42,7 @@ def inputs_of(seed: int = 0) -> dict[str, F32]:
     rng = np.random.default_rng(seed)
     made = {t.name: rng.normal(size=t.shape).astype(np.float32) for t in GENERATOR_SPEC.inputs}
     made["target_rgb"] = rng.uniform(size=made["target_rgb"].shape).astype(np.float32)
+    made["landmarks_xy"] = some_landmarks()
     made["gains"] = np.ones_like(made["gains"])
     made["relative"] = np.zeros_like(made["relative"])
     return made

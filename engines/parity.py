@@ -19,6 +19,7 @@ from rt_swap.contract import (
     ENCODER_SPEC,
     GENERATOR_SPEC,
     GRAPHS,
+    NUM_LANDMARKS,
     PARITY,
     GraphSpec,
     Tolerance,
@@ -75,20 +76,35 @@ class Face:
         frame_bgr: (H, W, 3) uint8, BGR.
         M_crop_from_frame: (2, 3).
         crop_rgb: (1, 3, S, S) float32, RGB, [0, 1], cut out with it.
+        landmarks_xy: (1, 478, 2) float32, its landmarks, pixels of the crop.
     """
 
     frame_bgr: U8
     M_crop_from_frame: F64
     crop_rgb: F32
+    landmarks_xy: F32
 
 
-def face_in(frame_bgr: U8, M_crop_from_frame: F64) -> Face:
-    """The face cut out."""
+def landmarks_in(landmarks_xy: F64, M_crop_from_frame: F64) -> F32:
+    """(478, 2) pixels of the frame -> (1, 478, 2) float32 pixels of the crop."""
+    from rt_swap import geometry
+
+    there = geometry.apply(M_crop_from_frame, landmarks_xy)
+    return np.ascontiguousarray(there[None], np.float32)
+
+
+def face_in(frame_bgr: U8, M_crop_from_frame: F64, landmarks_xy: F64) -> Face:
+    """The face cut out; landmarks are the frame's, (478, 2) pixels."""
     from rt_swap import geometry
     from rt_swap.ops import crop_rgb
 
     M_frame_from_crop = geometry.invert(M_crop_from_frame)
-    return Face(frame_bgr, M_crop_from_frame, crop_rgb(frame_bgr, M_frame_from_crop, CROP_SIZE_PX))
+    return Face(
+        frame_bgr,
+        M_crop_from_frame,
+        crop_rgb(frame_bgr, M_frame_from_crop, CROP_SIZE_PX),
+        landmarks_in(landmarks_xy, M_crop_from_frame),
+    )
 
 
 def real_faces(path: Path, limit: int = 16) -> list[Face]:
@@ -121,7 +137,7 @@ def real_faces(path: Path, limit: int = 16) -> list[Face]:
             found = find_faces(picture_bgr, tracker)
             if found:
                 M_crop_from_frame = geometry.crop_from_landmarks(found[0].landmarks_xy)
-                faces.append(face_in(picture_bgr, M_crop_from_frame))
+                faces.append(face_in(picture_bgr, M_crop_from_frame, found[0].landmarks_xy))
             if len(faces) == limit:
                 break
     if not faces:
@@ -161,7 +177,8 @@ def astronaut_faces() -> list[Face]:
         found = find_faces(picture, tracker)
     if not found:
         raise ConfigError("no face was found in the built-in portrait; mediapipe is damaged")
-    M: F64 = geometry.crop_from_landmarks(found[0].landmarks_xy)
+    xy = found[0].landmarks_xy
+    M: F64 = geometry.crop_from_landmarks(xy)
 
     def changed(turn_deg: float = 0.0, scale: float = 1.0, x: float = 0.0, y: float = 0.0) -> F64:
         """The crop turned and scaled about its middle, then moved, in crop pixels."""
@@ -174,20 +191,41 @@ def astronaut_faces() -> list[Face]:
     width = picture.shape[1]
     mirror = np.array([[-1.0, 0.0, CROP_SIZE_PX], [0.0, 1.0, 0.0]])
     unmirror = np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
+    # left landmarks stay left: a mirrored face with its points exchanged, which no tracker makes,
+    # but no worse for comparing two runtimes
+    mirrored_xy = geometry.apply(unmirror, xy)
     mirrored: U8 = np.ascontiguousarray(picture[:, ::-1])
     large: U8 = picture.repeat(2, 0).repeat(2, 1)
     halve = np.array([[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]])
     dark: U8 = (picture // 4).astype(np.uint8)
     return [
-        face_in(picture, M),
-        face_in(picture, changed(turn_deg=12)),
-        face_in(picture, changed(x=9, y=-7)),
-        face_in(picture, changed(scale=1.15, turn_deg=-5)),
-        face_in(picture, changed(scale=0.85, x=-4)),
-        face_in(mirrored, geometry.compose(mirror, geometry.compose(M, unmirror))),
-        face_in(dark, M),
-        face_in(large, geometry.compose(M, halve)),
+        face_in(picture, M, xy),
+        face_in(picture, changed(turn_deg=12), xy),
+        face_in(picture, changed(x=9, y=-7), xy),
+        face_in(picture, changed(scale=1.15, turn_deg=-5), xy),
+        face_in(picture, changed(scale=0.85, x=-4), xy),
+        face_in(mirrored, geometry.compose(mirror, geometry.compose(M, unmirror)), mirrored_xy),
+        face_in(dark, M, xy),
+        face_in(large, geometry.compose(M, halve), 2 * xy),
     ]
+
+
+def some_landmarks() -> F32:
+    """(1, 478, 2) pixels, for pictures without a face: points spread evenly over where faces are
+    (Halton's sequence, 1960, of 2 and 3).
+    """
+
+    def halton(base: int) -> F64:
+        count, share = np.arange(1, NUM_LANDMARKS + 1), 1.0
+        out = np.zeros(NUM_LANDMARKS)
+        while count.any():
+            share /= base
+            out += share * (count % base)
+            count //= base
+        return out
+
+    spread = np.stack([halton(2), halton(3)], 1) * (0.6, 0.7) + (0.2, 0.2)
+    return np.ascontiguousarray(spread[None] * CROP_SIZE_PX, np.float32)
 
 
 def faces_of_pictures(pictures: Sequence[F32]) -> list[Face]:
@@ -198,6 +236,7 @@ def faces_of_pictures(pictures: Sequence[F32]) -> list[Face]:
             np.ascontiguousarray(np.rint(p[0, ::-1] * 255).astype(np.uint8).transpose(1, 2, 0)),
             M_identity,
             p,
+            some_landmarks(),
         )
         for p in pictures
     ]
@@ -215,11 +254,11 @@ def encoder_cases(pictures: Iterable[F32]) -> list[Case]:
     return [{"source_rgb": picture} for picture in pictures]
 
 
-def generator_cases(pictures: Sequence[F32], tokens: Sequence[F32], seed: int = 0) -> list[Case]:
+def generator_cases(faces: Sequence[Face], tokens: Sequence[F32], seed: int = 0) -> list[Case]:
     """Each picture driven by another one's tokens, in the ways that gains and modes allow.
 
     Args:
-        pictures: (1, 3, S, S) each.
+        faces: The pictures.
         tokens: (1, K, D) of each picture.
         seed: Of the random gains.
 
@@ -228,9 +267,9 @@ def generator_cases(pictures: Sequence[F32], tokens: Sequence[F32], seed: int = 
         relative mode; none; one AU only; exaggerated; random and relative.
     """
     rng = np.random.default_rng(seed)
-    count = len(pictures)
+    count = len(faces)
     cases: list[Case] = []
-    for i, picture in enumerate(pictures):
+    for i, face in enumerate(faces):
         one_au = np.zeros((1, NUM_AUS))
         one_au[0, i % NUM_AUS] = 1
         ways = [
@@ -245,7 +284,8 @@ def generator_cases(pictures: Sequence[F32], tokens: Sequence[F32], seed: int = 
         gains, relative = ways[i % len(ways)]
         cases.append(
             {
-                "target_rgb": picture,
+                "target_rgb": face.crop_rgb,
+                "landmarks_xy": face.landmarks_xy,
                 "source_tokens": np.array(tokens[(i + 1) % count], np.float32),
                 "base_tokens": np.array(tokens[(i + 2) % count], np.float32),
                 "gains": gains.astype(np.float32),
@@ -467,7 +507,7 @@ def compare_bundle(
     tokens = [np.array(encoder.run(case)["tokens"]) for case in encoder_cases(pictures)]
     cases = {
         ENCODER_SPEC.name: encoder_cases(pictures),
-        GENERATOR_SPEC.name: generator_cases(pictures, tokens, seed),
+        GENERATOR_SPEC.name: generator_cases(faces, tokens, seed),
     }
     composer = Composer(faces)
     graphs = {

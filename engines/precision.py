@@ -66,7 +66,7 @@ def measure(
     reference = OnnxRunner(model)
     pictures = [face.crop_rgb for face in faces]
     tokens = [encoder.run(c)["tokens"] for c in parity.encoder_cases(pictures)]
-    cases = parity.generator_cases(pictures, tokens)
+    cases = parity.generator_cases(faces, tokens)
     parts = parts_of(model)
     # only what ONNX itself cannot have in half stays float32
     loose = mixed.Rules({}, {}, tail=False)

@@ -10,6 +10,8 @@ expression encoder (``expression_encoder.onnx``)
 
 target generator (``target_generator.onnx``)
     in   target_rgb    (1, 3, S, S)   RGB, [0, 1], the aligned crop
+         landmarks_xy  (1, L, 2)      its face-mesh landmarks, pixels of the crop, order (x, y),
+         mediapipe's order: 468 of the face and 10 of the irises
          source_tokens (1, K, D)
          base_tokens   (1, K, D)      stored neutral; read only where relative is 1
          gains         (1, K)         0 leaves an AU as the target has it, 1 takes the source's
@@ -36,13 +38,16 @@ import numpy.typing as npt
 
 from rt_swap.aus import NUM_AUS
 
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 
 CROP_SIZE_PX: Final = 256
 """S: side of the aligned crop."""
 
 TOKEN_DIM: Final = 16
 """D: numbers per AU token."""
+
+NUM_LANDMARKS: Final = 478
+"""L: face-mesh landmarks of a face, the irises' included."""
 
 ENCODER_NAME: Final = "expression_encoder"
 GENERATOR_NAME: Final = "target_generator"
@@ -115,6 +120,7 @@ GENERATOR_SPEC: Final = GraphSpec(
     GENERATOR_NAME,
     inputs=(
         TensorSpec("target_rgb", (1, 3, _S, _S)),
+        TensorSpec("landmarks_xy", (1, NUM_LANDMARKS, 2)),
         TensorSpec("source_tokens", _TOKENS),
         TensorSpec("base_tokens", _TOKENS),
         TensorSpec("gains", (1, NUM_AUS)),

@@ -60,6 +60,7 @@ class Work:
     Attributes:
         frame: The frame as it came.
         crop: The face in it, or None.
+        landmarks_xy: (478, 2) of that face, pixels of the crop, or None.
         swaps: True once there are instructions to carry out.
         composed: They are carried out already: what a fused session made.
         target_aus_lr: (K, 2) the target's own intensities, or None.
@@ -70,6 +71,7 @@ class Work:
     frame: Frame
     crop: FaceCrop | None
     buffers: _Buffers | None
+    landmarks_xy: F32 | None = None
     swaps: bool = False
     composed: Composed | None = None
     target_aus_lr: F32 | None = None
@@ -121,6 +123,7 @@ class Pipeline:
         self._zeros = np.zeros((1, NUM_AUS), np.float32)
         self._no_tokens = np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32)
         self._shown: U8 | None = None
+        self._points: tuple[int, F32] | None = None  # the last face's, and whose they are
 
     # --- the line ---
     def process(
@@ -162,15 +165,18 @@ class Pipeline:
             crop = self._follower.follow(frame)
         if crop is None or crop.state is TrackState.LOST:
             return Work(frame, None, None, stage_ms=stage_ms)
+        landmarks_xy = self._landmarks(crop)
+        if landmarks_xy is None:
+            return Work(frame, None, None, stage_ms=stage_ms)
         if self._fused is not None:
-            return Work(frame, crop, None, stage_ms=stage_ms)
+            return Work(frame, crop, None, landmarks_xy, stage_ms=stage_ms)
         buffers = self._take_buffers()
         with stage(stage_ms, "crop"):
             M_frame_from_crop = geometry.invert(crop.M_crop_from_frame)
             ops.crop_rgb(
                 frame.frame_bgr, M_frame_from_crop, CROP_SIZE_PX, buffers.target_rgb, self._threads
             )
-        return Work(frame, crop, buffers, stage_ms=stage_ms)
+        return Work(frame, crop, buffers, landmarks_xy, stage_ms=stage_ms)
 
     def generate(
         self,
@@ -193,7 +199,9 @@ class Pipeline:
             raise ConfigError("--mode relative: needs the source's resting face; pass --neutral")
         if work.crop is None:
             return work
+        assert work.landmarks_xy is not None
         inputs = {
+            "landmarks_xy": work.landmarks_xy[None],
             "source_tokens": self._no_tokens if tokens is None else _row("tokens", tokens),
             "base_tokens": self._no_tokens
             if neutral_tokens is None
@@ -259,6 +267,17 @@ class Pipeline:
         return FrameResult(shown, status, crop, work.target_aus_lr, work.stage_ms, repeats)
 
     # --- helpers ---
+    def _landmarks(self, crop: FaceCrop) -> F32 | None:
+        """(478, 2) pixels of the crop: the face's, or while it is held those it had last, which its
+        crop moves along with; None where it never had any.
+        """
+        if crop.face is not None:
+            there = geometry.apply(crop.M_crop_from_frame, crop.face.landmarks_xy)
+            self._points = crop.track_id, there.astype(np.float32)
+        if self._points is None or self._points[0] != crop.track_id:
+            return None
+        return self._points[1]
+
     def _take_buffers(self) -> _Buffers:
         try:
             return self._free.get_nowait()
@@ -327,6 +346,7 @@ class Pipeline:
         """Begin another stream: forget whom to follow and what was shown."""
         self._follower.reset()
         self._shown = None
+        self._points = None
 
     def close(self) -> None:
         """Release the network, where this pipeline loaded it; harmless when done twice."""

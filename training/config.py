@@ -83,6 +83,11 @@ class NetworkConfig:
     this very face, drawn by the generator and weighed by the change of intensities; 0 leaves the
     fields out.
     """
+    mesh_features: int = 0
+    """Learned features of each point of the face's mesh, which is moved by landmarks and the change
+    of intensities (training.networks.mesh); 0 leaves the mesh out, and motion has to be drawn from
+    the picture alone. For the scheme "rt" alone.
+    """
     mouth_hidden: int = 0
     """Hidden units of what puts teeth, gums and tongue, drawn once (training.data.denture), where
     they belong; 0 has mouths painted anew like all else. For the scheme "rt" alone.
@@ -139,6 +144,7 @@ class NetworkConfig:
             "shade_dead_log2",
             "token_wide_channels",
             "unit_channels",
+            "mesh_features",
             "mouth_hidden",
         ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))

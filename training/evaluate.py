@@ -64,6 +64,7 @@ from rt_swap.model import ModelBundle, load_bundle
 from rt_swap.tracking import FaceTracker, MediapipeTracker
 from training.baselines.landmark_warp import moved_landmarks, warp_flow
 from training.data.dataset import DONOR, FLOW_UNITS_PER_PX, PARTNER, shards_for_swaps
+from training.data.landmarks import crop_landmarks
 from training.groups import groups_of
 from training.identity import DlibIdentity, IdentityReader, IdentityScore
 from training.scores import (
@@ -271,17 +272,25 @@ class CropModel:
         out = self._encoder.run({"source_rgb": _tensor(rgb)})
         return out["tokens"][0].copy(), out["aus_lr"][0].copy()
 
-    def answer(self, target_rgb: U8, tokens: F32, gains: F32) -> Answer:
+    def answer(
+        self, target_rgb: U8, tokens: F32, gains: F32, landmarks_xy: F64 | None = None
+    ) -> Answer:
         """The target with the source's expression.
 
         Args:
             target_rgb: (S, S, 3) uint8.
             tokens: (K, D), the source's.
             gains: (K,).
+            landmarks_xy: (478, 2) the target's, pixels. Where no face was found the target is left
+                as it is, as the pipeline leaves it.
         """
+        if landmarks_xy is None:
+            still = np.zeros((2, _S, _S), np.float32)
+            return Answer(target_rgb, still, np.ones((_S, _S), np.float32))
         out = self._generator.run(
             {
                 "target_rgb": _tensor(target_rgb),
+                "landmarks_xy": np.ascontiguousarray(landmarks_xy[None], np.float32),
                 "source_tokens": np.ascontiguousarray(tokens[None], np.float32),
                 "base_tokens": self._no_base,
                 "gains": np.ascontiguousarray(gains[None], np.float32),
@@ -319,18 +328,6 @@ class CropModel:
 
 def _tensor(rgb: U8) -> F32:
     return ops.crop_rgb(np.ascontiguousarray(rgb[..., ::-1]), _IDENTITY, _S)
-
-
-def crop_landmarks(tracker: FaceTracker, rgb: U8) -> F64 | None:
-    """Face-mesh landmarks of an aligned crop, (478, 2) pixels of the crop, or None where none are
-    found.
-
-    The detector wants air around a face, so the crop's edge is replicated outwards first.
-    """
-    pad = _S // 4
-    padded = np.pad(rgb[..., ::-1], ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    faces = tracker.detect(np.ascontiguousarray(padded))
-    return faces[0].landmarks_xy - pad if faces else None
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -403,7 +400,7 @@ def evaluate_held_out(
         for i in range(4):
             case, source, truth = quad.case(i), DONOR[i], PARTNER[i]
             plain = unchanged(case)
-            answer = model.answer(case.target_rgb, encoded[source][0], quad.gains)
+            answer = model.answer(case.target_rgb, encoded[source][0], quad.gains, landmarks[i])
             part = whole if quad.gains.min() >= 1.0 else partial
             person = quad.people[i // 2]
             mine = groups_of(

@@ -41,6 +41,8 @@ from rt_swap.backends import get_backend
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32, F64, U8
 from rt_swap.model import load_bundle
+from rt_swap.tracking import FaceTracker, MediapipeTracker
+from training.data.landmarks import crop_landmarks
 from training.evaluate import CropModel, Quadruple, read_quadruples, write_json
 from training.unit_motion import UnitFields, moved_alone, taken_apart
 
@@ -78,6 +80,7 @@ class _Face:
     label: F64  # (K, 2)
     tokens: F32
     read: F64  # (K, 2)
+    landmarks_xy: F64 | None
     quad: Quadruple
     picture: int  # of the quadruple's four
 
@@ -87,13 +90,18 @@ class _Face:
 
 
 def measure(
-    model: CropModel, quadruples: Sequence[Quadruple], rng: np.random.Generator, cases: int = CASES
+    model: CropModel,
+    quadruples: Sequence[Quadruple],
+    tracker: FaceTracker,
+    rng: np.random.Generator,
+    cases: int = CASES,
 ) -> Gains:
     """Fill the matrix.
 
     Args:
         model: What is looked at.
         quadruples: Pictures of several people, with the fields of their units.
+        tracker: Finds landmarks, picture by picture (``static``).
         rng: Chooses the pairs.
         cases: At most so many for each AU.
 
@@ -113,6 +121,7 @@ def measure(
                     quad.aus_lr[i].astype(np.float64),
                     tokens,
                     aus_lr.astype(np.float64),
+                    crop_landmarks(tracker, quad.rgb[i]),
                     quad,
                     i,
                 )
@@ -136,7 +145,7 @@ def measure(
         changes, read, asked, other, motion = [], [], [], [], []
         for target, source in ((faces[t], faces[s]) for t, s in (pairs[c] for c in chosen)):
             asked_lr = source.label[k] - target.label[k]
-            answer = model.answer(target.rgb, source.tokens, gains)
+            answer = model.answer(target.rgb, source.tokens, gains, target.landmarks_xy)
             there = moved_alone(target.fields, k, asked_lr)
             apart = taken_apart(there, answer.flow_xy, answer.keep, k, asked_lr)
             changes.append(apart.motion_px)
@@ -249,8 +258,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--limit and --cases must be 1 or more")
         bundle = load_bundle(args.model)
         quadruples = list(read_quadruples(args.val_shards, args.limit, args.any_split))
-        with CropModel.of_bundle(bundle, get_backend(args.backend), args.threads) as model:
-            gains = measure(model, quadruples, np.random.default_rng(0), args.cases)
+        with (
+            CropModel.of_bundle(bundle, get_backend(args.backend), args.threads) as model,
+            MediapipeTracker(static=True) as tracker,
+        ):
+            gains = measure(model, quadruples, tracker, np.random.default_rng(0), args.cases)
         print(text(gains))
         if args.json:
             about = {"name": bundle.name, "generator_sha256": bundle.generator_sha256}

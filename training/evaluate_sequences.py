@@ -36,7 +36,9 @@ from rt_swap.backends import get_backend
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F64, U8
 from rt_swap.model import load_bundle
+from rt_swap.tracking import FaceTracker
 from training.data import sequences
+from training.data.landmarks import crop_landmarks
 from training.data.layout import FLOW_UNITS_PER_PX
 from training.descriptors import NAMES, correlation, describe, jitter
 from training.evaluate import CropModel, write_json
@@ -61,7 +63,11 @@ def landmark_reader(faces: FaceReader) -> Reader:
 
 
 def score_sequence(
-    model: CropModel, sequence: sequences.Sequence, rest_frames: int, read: Reader
+    model: CropModel,
+    sequence: sequences.Sequence,
+    rest_frames: int,
+    tracker: FaceTracker,
+    read: Reader,
 ) -> tuple[dict[str, Any], Score, Score]:
     """Run and score one sequence.
 
@@ -69,6 +75,7 @@ def score_sequence(
         model: What is scored.
         sequence: With its answers.
         rest_frames: How long nobody moves at its start.
+        tracker: Finds the target's landmarks, picture by picture (``static``).
         read: Descriptors of a picture.
 
     Returns:
@@ -89,7 +96,9 @@ def score_sequence(
             np.array(sequence.region[t]),
         )
         tokens, _ = model.encode(np.array(sequence.source[t]))
-        answer = model.answer(case.target_rgb, tokens, ones)
+        answer = model.answer(
+            case.target_rgb, tokens, ones, crop_landmarks(tracker, case.target_rgb)
+        )
         done.add(case, answer)
         nothing.add(case, unchanged(case))
         now = {"truth": case.truth_rgb, "output": answer.picture_rgb, "target": case.target_rgb}
@@ -221,7 +230,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     ):
         read = landmark_reader(FaceReader(tracker))
         for folder, (sequence, about) in zip(folders, opened, strict=True):
-            row, one, idle = score_sequence(model, sequence, about["rest_frames"], read)
+            row, one, idle = score_sequence(model, sequence, about["rest_frames"], tracker, read)
             done.merge(one)
             nothing.merge(idle)
             rows.append({"name": folder.name, "people": about["people"], **row})

@@ -31,10 +31,10 @@ from training import losses
 from training.checkpoint import (
     Progress,
     latest_checkpoint,
-    layers_of,
     resume_checkpoint,
     save_checkpoint,
     warm_start,
+    worn_of,
 )
 from training.config import OptimConfig, TrainConfig
 from training.data.dataset import Batch, BatchMaker, ShardSet, shards_for_swaps
@@ -146,39 +146,53 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def wear(net: RtNet, denture: Path | None, checkpoint: Path | None, *, will_resume: bool) -> None:
-    """Give networks that show mouths from layers their layers.
+def wear(
+    net: RtNet,
+    denture: Path | None,
+    mesh: Path | None,
+    checkpoint: Path | None,
+    *,
+    will_resume: bool,
+) -> None:
+    """Give networks what is known of faces beforehand: their layers to those that show mouths from
+    layers, and their points' motions to those that draw motion from a mesh.
 
     Args:
         net: The networks.
         denture: File of training.data.denture; it takes the place of what a checkpoint gave.
-        checkpoint: Whose layers to take where there is no such file.
-        will_resume: A run goes on: its weights come later, layers included.
+        mesh: File of training.data.face_mesh; the same.
+        checkpoint: Whose to take where there is no such file.
+        will_resume: A run goes on: its weights come later, all this included.
 
     Raises:
-        ConfigError: If there are none to give, they are not such, or there is no mouth for them.
+        ConfigError: If there is nothing to give, it is not such, or there is nobody to have it.
         ModelFileError: If the checkpoint cannot be read.
     """
-    mouth = getattr(net.generator, "mouth", None)
-    if mouth is None:
-        if denture is not None:
-            raise ConfigError("train: --denture is for networks with mouth_hidden; drop it")
-        return
-    if will_resume or (denture is None and not mouth.is_empty):
-        return
-    try:
-        if denture is not None:
-            mouth.wear(**load_file(denture))
-        elif checkpoint is not None and (given := layers_of(checkpoint)):
-            mouth.wear(**given)
-        else:
-            raise ConfigError(
-                "train: network.mouth_hidden shows mouths from layers that these weights do not "
-                "have; make them with python -m training.data.denture and give --denture FILE"
-            )
-    except (OSError, SafetensorError, TypeError, ValueError) as exc:
-        where = checkpoint if denture is None else denture
-        raise ConfigError(f"train: the denture of {where} cannot be used: {exc}") from exc
+    for part, file, option, makes in (
+        ("mouth", denture, "mouth_hidden", "training.data.denture"),
+        ("mesh", mesh, "mesh_features", "training.data.face_mesh"),
+    ):
+        worn = getattr(net.generator, part, None)
+        flag = makes.rsplit(".", 1)[1].replace("_", "-")
+        if worn is None:
+            if file is not None:
+                raise ConfigError(f"train: --{flag} is for networks with {option}; drop it")
+            continue
+        if will_resume or (file is None and not worn.is_empty):
+            continue
+        try:
+            if file is not None:
+                worn.wear(**load_file(file))
+            elif checkpoint is not None and (given := worn_of(checkpoint, part)):
+                worn.wear(**given)
+            else:
+                raise ConfigError(
+                    f"train: network.{option} needs what these weights do not have; make it with "
+                    f"python -m {makes} and give --{flag} FILE"
+                )
+        except (OSError, SafetensorError, TypeError, ValueError) as exc:
+            where = checkpoint if file is None else file
+            raise ConfigError(f"train: the {part} of {where} cannot be used: {exc}") from exc
 
 
 def loop(
@@ -190,6 +204,7 @@ def loop(
     labelled: list[Path] | None = None,
     reading_shards: list[Path] | None = None,
     denture: Path | None = None,
+    face_mesh: Path | None = None,
     resume: bool = False,
     init_from: Path | None = None,
     init_parts: Sequence[str] = (),
@@ -213,6 +228,7 @@ def loop(
         reading_shards: Where ``config.reading_quadruples`` come from, and phases that train the
             encoder alone; they may hold pictures only. None for ``shards``.
         denture: File of training.data.denture, for networks with mouth_hidden that have none yet.
+        face_mesh: File of training.data.face_mesh, the same for networks with mesh_features.
         resume: Go on from the newest checkpoint in ``out`` (from the start where there is none).
         init_from: Checkpoint whose fitting weights are the start.
         init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
@@ -273,6 +289,14 @@ def loop(
             "train: some people are in --val-shards and in --shards or --reading-shards; "
             "make shards with the split rule"
         )
+    for known_as, some in (("shards", data), ("val-shards", held_out)):
+        if config.network.mesh_features and some is not None and some.without_landmarks:
+            raise ConfigError(
+                f"train: network.mesh_features needs to know where faces are, which "
+                f"{len(some.without_landmarks)} of {len(some.shards)} of --{known_as} do not say "
+                f"({some.without_landmarks[0]} ...); add it: python -m training.data.landmarks "
+                f"{some.without_landmarks[0].parent}"
+            )
     rates = data.positive_rates(config.losses.presence_threshold)
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
     effect = torch.from_numpy(effect_factor(data)).to(place)
@@ -293,7 +317,7 @@ def loop(
         copied, left = warm_start(init_from, net, critics, init_parts)
         logger.info("started from %s: %d tensors copied, %d new", init_from, copied, left)
     will_resume = resume and latest_checkpoint(out / "checkpoints") is not None
-    wear(net, denture, init_from, will_resume=will_resume)
+    wear(net, denture, face_mesh, init_from, will_resume=will_resume)
     if only:
         known = [name for name, _ in net.named_parameters()]
         for start in only:

@@ -193,7 +193,9 @@ def run_networks(
         mixed = mix_tokens(
             tokens, tokens[plan.source], tokens[plan.base], plan.gains, plan.relative
         )
-        said = net.generator(encoded.features, tokens, mixed, batch.rgb.shape[3])
+        said = net.generator(
+            encoded.features, tokens, mixed, batch.rgb.shape[3], batch.landmarks_xy
+        )
     out = compose(batch.rgb.contiguous(), said.flow_xy, said.keep, said.fill_rgb, said.shade)
     truth = truth_of(batch, plan)
     return Forward(encoded, known, mixed, said, out, truth, plan, labelled_logits)
@@ -447,7 +449,10 @@ class Objective:
             gains = batch.gains[chosen].repeat_interleave(4, dim=0)
             zero = torch.zeros(len(rows), 1, device=rows.device)
             back = mix_tokens(again.tokens, again.tokens[donor], again.tokens, gains, zero)
-            said = net.generator(again.features, again.tokens, back, swapped.shape[3])
+            # the swap shows what its truth shows, so its points are where the truth's are
+            points = batch.landmarks_xy
+            points = None if points is None else points[f.plan.truth[rows]]
+            said = net.generator(again.features, again.tokens, back, swapped.shape[3], points)
         returned = compose(swapped, said.flow_xy, said.keep, said.fill_rgb, said.shade)
         spread = losses.token_spread(f.encoded.tokens)
         labels = f.truth.aus_lr[rows]
@@ -494,7 +499,13 @@ class Objective:
             weight = inside * moved(place)
         with autocast(self.config, still.device):
             encoded = net.encoder(look(picture))
-            said = net.generator(encoded.features, encoded.tokens, f.mixed[rows].detach(), side)
+            points = batch.landmarks_xy
+            if points is not None:
+                half = CROP_SIZE_PX / 2
+                away = points[rows] - half - shift[:, None] * half
+                points = torch.einsum("nij,nlj->nli", torch.linalg.inv(linear), away) + half
+            mixed = f.mixed[rows].detach()
+            said = net.generator(encoded.features, encoded.tokens, mixed, side, points)
         unit = CROP_SIZE_PX / side
         value = losses.equivariance(
             said.flow_raw * unit, flow * unit, torch.sigmoid(said.keep_logit), keep, weight

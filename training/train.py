@@ -56,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--pictures-only ones will do (default: --shards)",
     )
     data.add_argument(
+        "--face-mesh",
+        type=Path,
+        metavar="FILE",
+        help="of python -m training.data.face_mesh, for mesh_features that know no face yet",
+    )
+    data.add_argument(
         "--denture",
         type=Path,
         metavar="FILE",
@@ -210,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "labelled": [str(p) for p in args.labelled],
             "reading_shards": [str(p) for p in args.reading_shards],
             "denture": None if args.denture is None else str(args.denture),
+            "face_mesh": None if args.face_mesh is None else str(args.face_mesh),
             "init_from": None if args.init_from is None else str(args.init_from),
             "init_parts": list(args.init_parts),
             "only": list(args.only),
@@ -255,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 labelled=args.labelled,
                 reading_shards=args.reading_shards,
                 denture=args.denture,
+                face_mesh=args.face_mesh,
                 resume=args.resume,
                 init_from=args.init_from,
                 init_parts=args.init_parts,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csgraph
 
 from training.data.ict import RANGES, IctModel
@@ -44,6 +45,8 @@ _RUNS = (
 CONTOUR_COUNT = 17
 IRIS_LANDMARKS = (473, 468)
 """mediapipe's iris centres of the person's left and right eye."""
+MIDDLE_LANDMARKS = (1, 4, 10, 152, 168)
+"""Points of the face's middle line."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +111,21 @@ def _shortest(graph: sparse.csr_matrix, start: int, end: int) -> list[int]:
     while walk[-1] != start:
         walk.append(int(before[walk[-1]]))
     return walk[::-1]
+
+
+def mirror_landmarks(mean_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Which landmark of a face its mirror image has in the place of each: pairs of points that lie
+    mirrored to each other in a mean face.
+
+    Args:
+        mean_xy: (478, 2) mean of many faces that look ahead, pixels.
+
+    Returns:
+        (478,) such that ``mirrored[l] = face[result[l]]``, up to the mirroring itself.
+    """
+    middle = mean_xy[list(MIDDLE_LANDMARKS), 0].mean()
+    mirrored = np.stack([2 * middle - mean_xy[:, 0], mean_xy[:, 1]], 1)
+    apart = ((mirrored[:, None] - mean_xy[None]) ** 2).sum(2)
+    # what is whose partner goes both ways, whichever side is asked
+    partner = linear_sum_assignment(apart + apart.T)[1]
+    return np.asarray(partner, np.int64)

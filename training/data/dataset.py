@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 
 from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
-from rt_swap.contract import CROP_SIZE_PX
+from rt_swap.contract import CROP_SIZE_PX, NUM_LANDMARKS
 from rt_swap.errors import ConfigError, ContractError
 from training.config import LOOK_XYXY, AugmentConfig
+from training.data.correspond import mirror_landmarks
 from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
 from training.data.nudge import added, draw_change, way_back
 from training.data.occlude import draw_occluder, occlude
@@ -42,6 +43,9 @@ DONOR: Final = (2, 3, 0, 1)
 """The other person's picture that drives this one."""
 DONOR_BASE: Final = (3, 2, 1, 0)
 """The other person's picture that shows this one's expression (where gains are 1)."""
+LANDMARK_TREMBLE_PX: Final = 0.25
+LANDMARK_OFF_PX: Final = 0.4
+"""Standard deviations of what is added to landmarks in training, pixels of a 256-px crop."""
 _BEND_POINTS: Final = 4
 """Points a side at which a face is bent at random."""
 
@@ -64,6 +68,10 @@ _FIELDS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "step_px": ("float32", ("Q", 4, NUM_AUS, 2)),
 }
 """Shards made before there were fields lack these."""
+_LANDMARKS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
+    "landmarks": ("float32", ("Q", 4, NUM_LANDMARKS, 3)),
+}
+"""Shards made before there were landmarks lack these; training.data.landmarks adds them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def open_shard(path: Path) -> Shard:
     try:
         meta = json.loads((path / "shard.json").read_text())
         swaps = () if meta.get("pictures_only") else _SWAPS
-        known = _FIELDS if (path / "fields.npy").exists() else ()
+        known = [n for more in (_FIELDS, _LANDMARKS) for n in more if (path / f"{n}.npy").exists()]
         arrays = {
             stem: np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
             for stem in (*_LAYOUT, *swaps, *known)
@@ -121,7 +129,7 @@ def open_shard(path: Path) -> Shard:
         )
     size_of = {"Q": meta.get("quadruples"), "S": meta.get("size_px")}
     faults = []
-    for stem, (dtype, dims) in {**_LAYOUT, **_SWAPS, **_FIELDS}.items():
+    for stem, (dtype, dims) in {**_LAYOUT, **_SWAPS, **_FIELDS, **_LANDMARKS}.items():
         if stem not in arrays:
             continue
         want = tuple(size_of.get(d, "R") if isinstance(d, str) else d for d in dims)
@@ -173,6 +181,8 @@ class ShardSet:
         self.size_px: int = sizes.pop()
         self.without_fields = [s.path for s in self.shards if "fields" not in s.arrays]
         """Those that do not say what each unit does."""
+        self.without_landmarks = [s.path for s in self.shards if "landmarks" not in s.arrays]
+        """Those that do not say where faces are."""
         self.pictures_only = [s.path for s in self.shards if "flow" not in s.arrays]
         """Those that serve an encoder alone."""
         self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
@@ -201,6 +211,15 @@ class ShardSet:
             index - int(self._real_starts[number])
         ]
         return picture
+
+    def mean_landmarks(self, pictures: int = 2000) -> npt.NDArray[np.float64]:
+        """(478, 2) pixels: the mean over about so many pictures with landmarks, evenly spread."""
+        known = np.concatenate(
+            [s.arrays["landmarks"][..., :2].reshape(-1, NUM_LANDMARKS, 2) for s in self.shards]
+        )
+        some = known[:: max(len(known) // pictures, 1)].astype(np.float64)
+        mean: npt.NDArray[np.float64] = np.nanmean(some, axis=0)
+        return mean
 
     def positive_rates(self, threshold: float) -> npt.NDArray[np.float64]:
         """(K,) how often each AU's larger side reaches the threshold, at least 0.02."""
@@ -278,6 +297,7 @@ class Batch:
             pictures show, pixels of a 256-px crop, at a quarter of the look's size; M may be 0.
         fields_seen: (M, 1, 48, 44) bool, where they are known.
         fields_row: (M,) int64, whose they are.
+        landmarks_xy: (N, 478, 2) float32 pixels of a 256-px crop, or None.
     """
 
     rgb: Tensor
@@ -292,10 +312,14 @@ class Batch:
     fields: Tensor
     fields_seen: Tensor
     fields_row: Tensor
+    landmarks_xy: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; pictures that enter networks in channels-last order."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        moved = {
+            name: None if value is None else value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+        }
         for name in ("rgb", "look_rgb", "real_rgb"):
             moved[name] = moved[name].contiguous(memory_format=torch.channels_last)
         return Batch(**moved)
@@ -322,6 +346,10 @@ class BatchMaker:
     ) -> None:
         self.shards, self.augment, self.seed = shards, augment, seed
         self._fields = fields and augment is not None and not shards.without_fields
+        self._mean_landmarks: npt.NDArray[np.float64] | None = None
+        if not shards.without_landmarks:
+            self._mean_landmarks = shards.mean_landmarks()
+            self._mirrored = mirror_landmarks(self._mean_landmarks)
 
     def index_at(self, cursor: int) -> int:
         """Which quadruple comes at a position of the endless, per-epoch shuffled order."""
@@ -401,6 +429,7 @@ class BatchMaker:
             fields=_stacked([f for f, _, _ in fields], (2 * NUM_AUS, 2, *_CELLS_HW)),
             fields_seen=_stacked([s for _, s, _ in fields], (1, *_CELLS_HW)) > 0,
             fields_row=torch.tensor([r for _, _, r in fields], dtype=torch.int64),
+            landmarks_xy=torch.from_numpy(stacked["landmarks"]) if "landmarks" in stacked else None,
         )
 
     def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
@@ -538,7 +567,33 @@ class BatchMaker:
             "aus_lr": aus_lr,
             "gains": gains[None],
         }
+        if instructions and self._mean_landmarks is not None:
+            row["landmarks"] = self._landmarks(raw, geometries, flip, which)
         return row, geometries
+
+    def _landmarks(
+        self,
+        raw: dict[str, npt.NDArray[Any]],
+        geometries: list[Geometry],
+        flip: bool,
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.float32]:
+        """(4, 478, 2) pixels of a 256-px crop, as a batch shows the quadruple. A face that the
+        tracker did not find is taken to be where faces are.
+        """
+        assert self._mean_landmarks is not None
+        out = np.empty((4, NUM_LANDMARKS, 2), np.float32)
+        for i in range(4):
+            seen = np.asarray(raw["landmarks"][i][:, :2], np.float64)
+            if np.isnan(seen).any():
+                seen = self._mean_landmarks
+            there = geometries[i // 2].points(seen) * (CROP_SIZE_PX / self.shards.size_px)
+            out[i] = there[self._mirrored] if flip else there
+        if self.augment is not None:
+            # a face mesh trembles a little, and lies a little off as a whole
+            noise = rng.standard_normal((4, NUM_LANDMARKS, 2)) * LANDMARK_TREMBLE_PX
+            out += noise + rng.standard_normal((4, 1, 2)) * LANDMARK_OFF_PX
+        return out
 
 
 @dataclass(frozen=True)
@@ -574,6 +629,28 @@ class Geometry:
             (a * x + b * y + centre[0]).astype(np.float32),
             (c * x + d * y + centre[1]).astype(np.float32),
         )
+
+    def points(self, xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Where points of the shard's picture are in the moved one: the other way than the maps.
+
+        Args:
+            xy: (..., 2) pixels of the shard's picture, counted from its corner.
+
+        Returns:
+            The same shape, pixels of a moved picture of the same size.
+        """
+        half = self.full_px / 2
+        straight = (xy - half - self.shift) @ np.linalg.inv(self.linear).T
+        if self.bend is None:
+            return np.asarray(straight + half)
+        whole = (self.full_px, self.full_px)
+        bend = cv2.resize(self.bend, whole, interpolation=cv2.INTER_CUBIC)
+        at = straight
+        for _ in range(3):  # a bend is a pixel or two and smooth: each round is a tenth as far off
+            place = (at + half - 0.5).astype(np.float32).reshape(-1, 1, 2)
+            there = cv2.remap(bend, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            at = straight - there.reshape(xy.shape)
+        return np.asarray(at + half)
 
     def back(
         self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]

@@ -158,7 +158,7 @@ class Fitter:
         """
         out = np.empty((len(self.model.vertices), 2 * NUM_AUS, 2), np.float32)
         to_xy = _to_picture(fit)
-        for unit, (names, part) in enumerate(_units()):
+        for unit, (names, part) in enumerate(units()):
             shown = [self.model.shape_index[name] for name in names]
             reach = [
                 fit.blink_reach["LR".index(name[-1])] if name.startswith("eyeBlink") else 1.0
@@ -186,7 +186,7 @@ class Fitter:
         a, b = next(vertices for name, vertices, _ in EYES if name == side)
         out = np.zeros((b - a, 2 * NUM_AUS, 2), np.float32)
         to_xy = _to_picture(fit)
-        for unit, (names, part) in enumerate(_units()):
+        for unit, (names, part) in enumerate(units()):
             if not any(name.startswith("eyeLook") for name in names):
                 continue
             shown = [self.model.shape_index[name] for name in names]
@@ -197,6 +197,10 @@ class Fitter:
                 ends.append(self._turned(neutral[a:b], neutral, there, side))
             out[:, unit] = (ends[0] - ends[1]) @ to_xy * (part / (2 * _GAZE_STEP))
         return out
+
+    def pupil(self, side: str) -> npt.NDArray[np.int64]:
+        """Vertices of the middle of an eye's iris, "L" or "R"."""
+        return self._pupil[side]
 
     def _gaze_rotation(self, expression: F32, side: str) -> F64:
         c = {
@@ -436,7 +440,7 @@ class Fitter:
         return out
 
 
-def _units() -> list[tuple[tuple[str, ...], float]]:
+def units() -> list[tuple[tuple[str, ...], float]]:
     """Shapes of each of the 2K units in the order of aus_lr, and what part of them is its own: a
     unit in the middle of the face has both of its sides say the same, half each.
     """

@@ -133,6 +133,12 @@ class PortraitEngine:
             return "fit too far off"
         return fit, xy
 
+    def landmarks(self, pictures: U8) -> npt.NDArray[np.float32]:
+        """(Q, 4, S, S, 3) -> (Q, 4, 478, 3), see training.data.landmarks.landmarks_of."""
+        from training.data.landmarks import landmarks_of
+
+        return landmarks_of(self._tracker, pictures)
+
     def person(
         self, portrait: Portrait, size_px: int, rng: np.random.Generator | None = None
     ) -> tuple[Person, U8] | str:

@@ -17,10 +17,12 @@ ground truth.
     gains.npy  (Q, K) float32             people.npy (Q, 2) int32 into shard.json "people"
     fields.npy (Q, 4, F, F, K, 2, 2) int8 how each unit of intensity moves what is shown, order (x,
     y), in steps of step_px.npy (Q, 4, K, 2) float32 pixels; -128 where the face's mesh is not
+    landmarks.npy (Q, 4, 478, 3) float32 pixels, where the tracker sees the face (see
+    training.data.landmarks); NaN where it sees none
     real.npy   (R, S, S, 3) uint8 untouched crops
 
-``--pictures-only`` leaves out flow, keep, shade, region, fields and steps: pictures for the encoder
-alone, nearly twice as many in the same time, in a fifth of the room.
+``--pictures-only`` leaves out flow, keep, shade, region, fields, steps and landmarks: pictures for
+the encoder alone, nearly twice as many in the same time, in a fifth of the room.
 
 Each shard depends on the seed, the split, its own number, ``--mixed`` and ``--pictures-only``
 alone, so a run can be continued and repeated.
@@ -170,6 +172,8 @@ def write_shard(
             arrays["gains"][q] = gains
             arrays["people"][q] = len(people) - 2, len(people) - 1
             q += 1
+    if not pictures_only:
+        arrays["landmarks"] = engine.landmarks(arrays["rgb"])
 
     said = {
         "format": FORMAT,

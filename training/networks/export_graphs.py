@@ -70,6 +70,7 @@ class GeneratorGraph(nn.Module):
     def forward(
         self,
         target_rgb: Tensor,
+        landmarks_xy: Tensor,
         source_tokens: Tensor,
         base_tokens: Tensor,
         gains: Tensor,
@@ -78,5 +79,5 @@ class GeneratorGraph(nn.Module):
         """``flow_xy, keep, fill_rgb, shade, tokens, aus_lr``."""
         encoded = self.encoder(_look(target_rgb))
         mixed = mix_tokens(encoded.tokens, source_tokens, base_tokens, gains, relative)
-        said = self.generator(encoded.features, encoded.tokens, mixed)
+        said = self.generator(encoded.features, encoded.tokens, mixed, landmarks_xy=landmarks_xy)
         return said.flow_xy, said.keep, said.fill_rgb, said.shade, encoded.tokens, encoded.aus_lr

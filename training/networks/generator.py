@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from rt_swap.aus import NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
+from rt_swap.errors import ContractError
 from training.config import LOOK_XYXY, NetworkConfig
 from training.networks.blocks import (
     SLOPE,
@@ -23,6 +24,7 @@ from training.networks.blocks import (
     up2,
 )
 from training.networks.encoder import StemFeatures
+from training.networks.mesh import FaceMesh
 from training.networks.mouth import TEETH_XYXY, MouthLayers
 
 LN_2 = math.log(2.0)
@@ -179,10 +181,14 @@ class Generator(nn.Module):
         # In an aligned crop most of the motion is linear in the tokens' change: small maps of flow
         # and log2 shade per token number, which the rest of the generator refines. No bias, so that
         # no change asks for no motion.
-        self.basis = nn.Linear(
-            NUM_AUS * config.token_dim, 3 * BASIS_HW[0] * BASIS_HW[1], bias=False
-        )
-        nn.init.zeros_(self.basis.weight)
+        # Where the face's mesh is known from landmarks it says the same, of this very face.
+        self.mesh = FaceMesh(config) if config.mesh_features else None
+        self.basis = None
+        if self.mesh is None:
+            self.basis = nn.Linear(
+                NUM_AUS * config.token_dim, 3 * BASIS_HW[0] * BASIS_HW[1], bias=False
+            )
+            nn.init.zeros_(self.basis.weight)
         self.hear_basis = conv(3, d32, 1)
         # The same once more, of this very face. A face is linear in its units: what is shown at a
         # place came from there less the sum of what each unit did to it. So the decoder draws what
@@ -191,12 +197,15 @@ class Generator(nn.Module):
         # says fifty times as much as the one sum that a swap makes of them; and a unit alone, or
         # half of it, does its part of what it does in company.
         self.has_units = config.unit_channels > 0
-        if self.has_units or config.mouth_hidden:
+        if self.has_units or self.mesh is not None or config.mouth_hidden:
             self.register_buffer("tokens_to_aus", torch.zeros(NUM_AUS, config.token_dim, 2))
         if self.has_units:
             self.units_enter = norm_conv(d64, config.unit_channels)
             self.units_leave = conv(config.unit_channels, 3 * 2 * NUM_AUS, 1, gain=0.0)
+        if self.has_units or self.mesh is not None:
             self.hear_units = conv(2, d128, gain=0.0)
+        if self.mesh is not None:
+            self.hear_mesh = conv(4 + config.mesh_features, d64, gain=0.0)
 
         self.enter16 = FilmConv(config.au_free_channels + config.map_channels, d16, z)
         self.blocks16 = nn.ModuleList(FilmResBlock(d16, z) for _ in range(n16))
@@ -225,6 +234,7 @@ class Generator(nn.Module):
         own_tokens: Tensor,
         mixed_tokens: Tensor,
         size_px: int = CROP_SIZE_PX,
+        landmarks_xy: Tensor | None = None,
     ) -> Instructions:
         """Say how to turn the target's own expression into the mixed one.
 
@@ -233,6 +243,11 @@ class Generator(nn.Module):
             own_tokens: (N, K, D) the target's.
             mixed_tokens: (N, K, D) those to be shown.
             size_px: Side of the crop that the instructions are for.
+            landmarks_xy: (N, 478, 2) the target's, pixels of a crop of 256; looked at where the
+                network has a mesh.
+
+        Raises:
+            ContractError: If there are no landmarks where they are looked at.
         """
         cfg = self.config
         if not cfg.generation_trains_stem:
@@ -240,7 +255,7 @@ class Generator(nn.Module):
         au_free = self.au_free_of(features)
         change = mixed_tokens - own_tokens
         pair = torch.cat([own_tokens, change], dim=2).flatten(1)
-        basis = self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW)
+        drawn, features_64 = self._drawn(change, landmarks_xy)
         z = act(self.condition2(act(self.condition1(pair))))
         painted = self.token_map(z).reshape(-1, cfg.map_channels, 8, 8)
         painted = resize(painted, (au_free.shape[2], au_free.shape[3]))
@@ -248,15 +263,20 @@ class Generator(nn.Module):
         x = self.enter16(torch.cat([au_free, painted.to(au_free.dtype)], dim=1), z)
         for block in self.blocks16:
             x = block(x, z)
-        heard = self.hear_basis(basis.to(au_free.dtype))
+        heard = self.hear_basis(resize(drawn, BASIS_HW).to(au_free.dtype))
         x = act(up2(self.up32(x)) + self.skip32(features.eighth) + heard)
         for block in self.blocks32:
             x = block(x, z)
-        x = act(up2(self.up64(x)) + self.skip64(features.quarter))
+        x = up2(self.up64(x)) + self.skip64(features.quarter)
+        if features_64 is not None:
+            x = x + self.hear_mesh(features_64.to(x.dtype))
+        x = act(x)
         for block in self.blocks64:
             x = block(x, z)
         x128 = up2(self.up128(x)) + self.skip128(features.half)
         moved, fields = self._units(x, change) if self.has_units else (None, None)
+        if self.mesh is not None:
+            moved = drawn if moved is None else moved + drawn
         if moved is not None:
             half_hw = (LOOK_HW[0] // 2, LOOK_HW[1] // 2)
             x128 = x128 + self.hear_units(resize(moved[:, :2], half_hw).to(x128.dtype))
@@ -271,7 +291,8 @@ class Generator(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        smooth = smooth + resize(basis, LOOK_HW)
+        if self.mesh is None:
+            smooth = smooth + resize(drawn, LOOK_HW)
         if moved is not None:
             smooth = smooth + resize(moved, LOOK_HW)
         fade = self.get_buffer("fade")
@@ -280,7 +301,9 @@ class Generator(nn.Module):
         fill = torch.sigmoid(sharp[:, 1:4])
         mouth_logit = None
         if self.mouth is not None:
-            inside, mouth_logit = self.mouth(x, features.sixteenth, z, self._aus(mixed_tokens))
+            inside, mouth_logit = self.mouth(
+                x, features.sixteenth, z, self._aus(mixed_tokens), self._head_place(landmarks_xy)
+            )
             fill = with_mouth(fill, inside, mouth_logit)
         flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
@@ -302,6 +325,39 @@ class Generator(nn.Module):
             unit_fields_raw=fields,
             mouth_logit=mouth_logit,
         )
+
+    def _head_place(self, landmarks_xy: Tensor | None) -> Tensor | None:
+        if self.mesh is None or landmarks_xy is None:
+            return None
+        with torch.autocast(landmarks_xy.device.type, enabled=False):
+            place: Tensor = self.mesh.head_place(landmarks_xy.float())
+            return place
+
+    def _drawn(self, change: Tensor, landmarks_xy: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The part of flow and shade that needs no look at the picture.
+
+        Args:
+            change: (N, K, D) of the tokens.
+            landmarks_xy: (N, 478, 2), or None.
+
+        Returns:
+            (N, 3, h, w) flow, in units of the head's, and log2 shade; and what the mesh says
+            besides, (N, 4 + C, 48, 44).
+        """
+        if self.mesh is None:
+            assert self.basis is not None
+            return self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW), None
+        if landmarks_xy is None:
+            raise ContractError(
+                "generator: these weights draw motion from landmarks; give landmarks_xy",
+                expected="(N, 478, 2)",
+                actual="None",
+            )
+        with torch.autocast(change.device.type, enabled=False):  # places are too fine for half
+            moved, features = self.mesh(landmarks_xy.float(), self._aus(change))
+            flow = moved[:, :2] * (1 / self.config.flow_scale_px)
+            moved = torch.cat([flow, moved[:, 2:]], dim=1)
+            return moved, torch.cat([moved, features], dim=1)
 
     def _aus(self, tokens: Tensor) -> Tensor:
         """(N, K, D) tokens, or a change of tokens -> (N, 2K) the intensities that they say."""

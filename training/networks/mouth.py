@@ -43,8 +43,10 @@ _AUS_RANGE: Final = (-0.5, 2.0)
 _WIDE: Final = 32
 """Channels of the map that is read as one long vector."""
 _FIRST_LIGHT: Final = 0.9
-_FIRST_BEHIND: Final = (0.10, 0.04, 0.04)
-"""Behind everything: a socket in little light."""
+_BEHIND: Final = (0.10, 0.04, 0.04)
+"""Behind everything: a socket in little light. Left free, it went grey, for the mean of teeth that
+lie elsewhere and none at all is grey.
+"""
 
 
 class MouthLayers(nn.Module):
@@ -81,7 +83,6 @@ class MouthLayers(nn.Module):
         self.say = nn.Linear(hidden, 6 + 6 + 1 + 3)
         nn.init.zeros_(self.say.weight)
         nn.init.zeros_(self.say.bias)
-        self.behind = nn.Parameter(torch.tensor(_FIRST_BEHIND)[None, :, None, None])
         # by place: where the mouth is open, as 2x2 pixels, and shadow
         self.part = conv(d128, 4, gain=0.1)
         assert self.part.bias is not None
@@ -95,6 +96,7 @@ class MouthLayers(nn.Module):
             ("y", rows[None, :, None]),
             ("steps", steps),
             ("jaw_steps", torch.stack([torch.zeros(6), steps])),
+            ("behind_rgb", torch.tensor(_BEHIND)[None, :, None, None]),
             ("stay", torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])),
         ):
             self.register_buffer(name, value, persistent=False)
@@ -120,7 +122,12 @@ class MouthLayers(nn.Module):
         return not bool(self.get_buffer("layers").any())
 
     def forward(
-        self, x: Tensor, sixteenth: Tensor, z: Tensor, aus_lr: Tensor
+        self,
+        x: Tensor,
+        sixteenth: Tensor,
+        z: Tensor,
+        aus_lr: Tensor,
+        head_place: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Draw the mouth's inside.
 
@@ -130,6 +137,8 @@ class MouthLayers(nn.Module):
             z: (N, condition_dim).
             aus_lr: (N, 2K) the wanted intensities; gains may take them out of [0, 1], and the jaw
                 follows as far as from -0.5 to 2.
+            head_place: (N, 6) FaceMesh.head_place: where the skull is, against a mean one; None
+                where nobody knows, and it has to be read off the picture.
 
         Returns:
             (N, 3, 88, 104) the inside in [0, 1], as if the mouth were open wherever it may be;
@@ -148,8 +157,8 @@ class MouthLayers(nn.Module):
             align_corners=False,
         )
         with torch.autocast(x.device.type, enabled=False):  # places are too fine for half precision
-            upper, lower = self._placed(aus_lr.float().clamp(*_AUS_RANGE), said)
-            under = lower[:, :3] + (1 - lower[:, 3:]) * self.behind
+            upper, lower = self._placed(aus_lr.float().clamp(*_AUS_RANGE), said, head_place)
+            under = lower[:, :3] + (1 - lower[:, 3:]) * self.get_buffer("behind_rgb")
             inside = upper[:, :3] + (1 - upper[:, 3:]) * under
             light = said[:, 12:13] * _LIGHT_STEP + said[:, 13:16] * _HUE_STEP
             light = torch.exp(light)[:, :, None, None] * _FIRST_LIGHT
@@ -157,7 +166,9 @@ class MouthLayers(nn.Module):
             inside = (inside * light * shadow).clamp(0.0, 1.0)
         return inside, part
 
-    def _placed(self, aus_lr: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+    def _placed(
+        self, aus_lr: Tensor, said: Tensor, head_place: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Upper and lower layer, (N, 4, 88, 104), where they belong.
 
         A layer's point goes where its units take it, then where the jaw differs, then where the
@@ -165,7 +176,8 @@ class MouthLayers(nn.Module):
         last sums are taken by pixel.
         """
         count, stay = len(aus_lr), self.get_buffer("stay")
-        head = said[:, None, :6] * self.get_buffer("steps") + stay  # (N, 1, 6)
+        head = stay if head_place is None else head_place.float()[:, None]
+        head = said[:, None, :6] * self.get_buffer("steps") + head  # (N, 1, 6)
         # a sum, and no product of matrices: those are half precision in a mixed graph
         own = (aus_lr[:, None, :, None] * self.get_buffer("by_unit").flatten(2)).sum(2)
         own = own + said[:, None, 6:12] * self.get_buffer("jaw_steps") + stay  # (N, 2, 6)

@@ -91,8 +91,11 @@ class EftGenerator(nn.Module):
         own_tokens: Tensor,
         mixed_tokens: Tensor,
         size_px: int = CROP_SIZE_PX,
+        landmarks_xy: Tensor | None = None,
     ) -> Instructions:
-        """Arguments as those of Generator; ``own_tokens`` are not looked at."""
+        """Arguments as those of Generator; of the target, ``own_tokens`` and landmarks are not
+        looked at.
+        """
         au_free = self.au_free_of(features)
         z = act(self.condition2(act(self.condition1(mixed_tokens.flatten(1)))))
         map_hw = (au_free.shape[2], au_free.shape[3])
@@ -156,8 +159,9 @@ class GanimationGenerator(nn.Module):
         own_tokens: Tensor,
         mixed_tokens: Tensor,
         size_px: int = CROP_SIZE_PX,
+        landmarks_xy: Tensor | None = None,
     ) -> Instructions:
-        """Arguments as those of Generator; of the features only the picture is looked at."""
+        """Arguments as those of Generator; of the target only the picture is looked at."""
         guide = self.guide(self.guide_of(mixed_tokens).detach())
         x = act(self.enter(features.picture_rgb * 2 - 1) + guide[:, :, None, None])
         x = self.blocks(act(self.down2(act(self.down1(x)))))
