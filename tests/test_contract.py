@@ -16,7 +16,7 @@ S, K, D = contract.CROP_SIZE_PX, NUM_AUS, contract.TOKEN_DIM
 
 def test_golden_contract():
     # changing any of these needs a new CONTRACT_VERSION: shipped graphs and caches depend on it
-    assert contract.CONTRACT_VERSION == 1
+    assert contract.CONTRACT_VERSION == 2
     assert (S, K, D) == (256, 27, 16)
     assert {t.name: t.shape for t in contract.ENCODER_SPEC.inputs} == {
         "source_rgb": (1, 3, 256, 256)
@@ -27,6 +27,7 @@ def test_golden_contract():
     }
     assert {t.name: t.shape for t in contract.GENERATOR_SPEC.inputs} == {
         "target_rgb": (1, 3, 256, 256),
+        "landmarks_xy": (1, 478, 2),
         "source_tokens": (1, 27, 16),
         "base_tokens": (1, 27, 16),
         "gains": (1, 27),

@@ -116,6 +116,9 @@ def test_process_is_what_its_parts_are(bundle: ModelBundle, generator: Session) 
     out = generator.run(
         {
             "target_rgb": crop,
+            "landmarks_xy": geometry.apply(M_crop_from_frame, FACE.landmarks_xy)[None].astype(
+                np.float32
+            ),
             "source_tokens": source[None],
             "base_tokens": np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32),
             "gains": np.ones((1, NUM_AUS), np.float32),

@@ -76,7 +76,9 @@ VARIANTS: Final[dict[str, Variant]] = {
             "fill", "fill_detail", "mouth",
         ),
     ),
-    "rt_without_fields": Variant("no fields of units", changes={"network.unit_channels": "0"}),
+    "rt_without_mesh": Variant(
+        "no mesh: motion drawn from the picture alone", changes={"network.mesh_features": "0"}
+    ),
     "eft": Variant("the published scheme: synthesis", config="eft"),
     "ganimation": Variant("masks by an AU vector", config="ganimation"),
 }  # fmt: skip
@@ -105,6 +107,7 @@ class Budget:
         seed: Of everything.
         init_from: Checkpoint whose encoder all start with, or None; mouths wear its denture.
         denture: File of training.data.denture, where it has none.
+        face_mesh: File of training.data.face_mesh, where it has none.
     """
 
     minutes: float
@@ -112,6 +115,7 @@ class Budget:
     seed: int
     init_from: Path | None
     denture: Path | None = None
+    face_mesh: Path | None = None
 
 
 def train_arguments(
@@ -125,6 +129,12 @@ def train_arguments(
         words += ["--set", f"{option}={text}"]
     if budget.denture is not None and variant.config.startswith("rt"):
         words += ["--denture", str(budget.denture)]
+    if (
+        budget.face_mesh is not None
+        and variant.config.startswith("rt")
+        and variant.changes.get("network.mesh_features") != "0"
+    ):
+        words += ["--face-mesh", str(budget.face_mesh)]
     if latest_checkpoint(out / "checkpoints") is not None:
         words.append("--resume")
     elif budget.init_from is not None:
@@ -255,6 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--denture", type=Path, metavar="FILE", help="for mouths, where --init-from has none"
     )
     parser.add_argument(
+        "--face-mesh", type=Path, metavar="FILE", help="for motion, where --init-from has none"
+    )
+    parser.add_argument(
         "--only", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS), metavar="NAME",
         help=f"of {', '.join(VARIANTS)} (default: all)",
     )  # fmt: skip
@@ -266,7 +279,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.minutes <= 0 or args.threads < 1 or (args.limit is not None and args.limit < 1):
             raise ConfigError("--minutes must be positive, --threads and --limit 1 or more")
-        budget = Budget(args.minutes, args.threads, args.seed, args.init_from, args.denture)
+        budget = Budget(
+            args.minutes, args.threads, args.seed, args.init_from, args.denture, args.face_mesh
+        )
         rows = {}
         for name in args.only:
             _log.info("%s: %s", name, VARIANTS[name].says)

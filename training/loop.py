@@ -272,7 +272,8 @@ def loop(
             "again, or set augment.nudge=0"
         )
     fields |= nudged and reads_alone and not reading_shards
-    maker = BatchMaker(data, config.augment, config.seed, fields=fields)
+    meshed = config.network.mesh_features > 0
+    maker = BatchMaker(data, config.augment, config.seed, fields=fields, landmarks=meshed)
     reading_maker = None
     if config.reading_quadruples or reading_shards:
         # another seed: where they are the same pictures, in another order and varied otherwise
@@ -289,14 +290,8 @@ def loop(
             "train: some people are in --val-shards and in --shards or --reading-shards; "
             "make shards with the split rule"
         )
-    for known_as, some in (("shards", data), ("val-shards", held_out)):
-        if config.network.mesh_features and some is not None and some.without_landmarks:
-            raise ConfigError(
-                f"train: network.mesh_features needs to know where faces are, which "
-                f"{len(some.without_landmarks)} of {len(some.shards)} of --{known_as} do not say "
-                f"({some.without_landmarks[0]} ...); add it: python -m training.data.landmarks "
-                f"{some.without_landmarks[0].parent}"
-            )
+    if held_out is not None and meshed:
+        BatchMaker(held_out, None, 0, landmarks=True)  # refuses now, not in an hour
     rates = data.positive_rates(config.losses.presence_threshold)
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
     effect = torch.from_numpy(effect_factor(data)).to(place)
@@ -354,7 +349,7 @@ def loop(
 
     def held_out_batches(size_px: int) -> list[Batch]:
         if size_px not in val_cache and held_out is not None:
-            plain = BatchMaker(held_out, None, 0)
+            plain = BatchMaker(held_out, None, 0, landmarks=meshed)
             count = min(config.log.validation_quadruples, len(held_out))
             val_cache.clear()
             val_cache[size_px] = [

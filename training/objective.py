@@ -174,6 +174,11 @@ def encode(
     return rendered, both.au_logits[count:]
 
 
+def landmarks_of(batch: Batch) -> Tensor | None:
+    """(N, 478, 2), where the batch has them."""
+    return batch.landmarks_xy if len(batch.landmarks_xy) else None
+
+
 def run_networks(
     net: RtNet,
     batch: Batch,
@@ -194,7 +199,7 @@ def run_networks(
             tokens, tokens[plan.source], tokens[plan.base], plan.gains, plan.relative
         )
         said = net.generator(
-            encoded.features, tokens, mixed, batch.rgb.shape[3], batch.landmarks_xy
+            encoded.features, tokens, mixed, batch.rgb.shape[3], landmarks_of(batch)
         )
     out = compose(batch.rgb.contiguous(), said.flow_xy, said.keep, said.fill_rgb, said.shade)
     truth = truth_of(batch, plan)
@@ -450,7 +455,7 @@ class Objective:
             zero = torch.zeros(len(rows), 1, device=rows.device)
             back = mix_tokens(again.tokens, again.tokens[donor], again.tokens, gains, zero)
             # the swap shows what its truth shows, so its points are where the truth's are
-            points = batch.landmarks_xy
+            points = landmarks_of(batch)
             points = None if points is None else points[f.plan.truth[rows]]
             said = net.generator(again.features, again.tokens, back, swapped.shape[3], points)
         returned = compose(swapped, said.flow_xy, said.keep, said.fill_rgb, said.shade)
@@ -499,7 +504,7 @@ class Objective:
             weight = inside * moved(place)
         with autocast(self.config, still.device):
             encoded = net.encoder(look(picture))
-            points = batch.landmarks_xy
+            points = landmarks_of(batch)
             if points is not None:
                 half = CROP_SIZE_PX / 2
                 away = points[rows] - half - shift[:, None] * half

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rt_swap.aus import AU_NAMES, NUM_AUS
+from rt_swap.contract import NUM_LANDMARKS
 from training.data.dataset import FIELDS_SIDE, NOTHING
 
 
@@ -60,7 +61,12 @@ def write_fake_shard(
     fields = np.empty((q, 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2), np.int8)
     fields[:] = steps.reshape(q, 4, 1, 1, NUM_AUS, 2, 2)
     fields[:, :, :14] = NOTHING
+    # points all over; the second picture's are where the flow takes the first's
+    landmarks = np.repeat(rng.uniform(0.1 * s, 0.9 * s, (1, 1, NUM_LANDMARKS, 3)), 4, 1)
+    landmarks = np.repeat(landmarks, q, 0).astype(np.float32)
+    landmarks[:, [1, 3], :, :2] += np.float32([-3.0, 2.0])
     arrays = {
+        "landmarks": landmarks,
         "rgb": rgb,
         "flow": flow,
         "keep": keep,
@@ -74,7 +80,7 @@ def write_fake_shard(
         "real": rng.integers(0, 256, (reals, s, s, 3), dtype=np.uint8),
     }
     if pictures_only:
-        for stem in ("flow", "keep", "shade", "region", "fields", "step_px"):
+        for stem in ("flow", "keep", "shade", "region", "fields", "step_px", "landmarks"):
             del arrays[stem]
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", array)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.parity import some_landmarks
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.backends import get_backend
 from rt_swap.contract import CROP_SIZE_PX as S
@@ -99,7 +100,9 @@ class Knows:
                     return token, quad.aus_lr[i]
         return np.zeros((NUM_AUS, TOKEN_DIM), np.float32), np.zeros((NUM_AUS, 2), np.float32)
 
-    def answer(self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray) -> Answer:
+    def answer(
+        self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray, landmarks_xy: object
+    ) -> Answer:
         k, source = divmod(int(tokens[0, 0]), 4)
         quad = self.quads[k]
         target = next(i for i in range(4) if np.array_equal(quad.rgb[i], target_rgb))
@@ -243,13 +246,18 @@ def test_crop_model_runs_what_ships(tmp_path: Path) -> None:
         assert tokens.shape == (NUM_AUS, TOKEN_DIM)
         assert aus.shape == (NUM_AUS, 2)
         # the target's own expression gives the target back, bit for bit
-        same = model.answer(target, own, np.ones(NUM_AUS, np.float32))
+        points = some_landmarks()[0].astype(np.float64)
+        same = model.answer(target, own, np.ones(NUM_AUS, np.float32), points)
         np.testing.assert_array_equal(same.picture_rgb, target)
-        swapped = model.answer(target, tokens, np.ones(NUM_AUS, np.float32))
+        swapped = model.answer(target, tokens, np.ones(NUM_AUS, np.float32), points)
         assert np.abs(swapped.flow_xy).max() > 0.1
         assert (swapped.picture_rgb != target).any()
-        kept = model.answer(target, tokens, np.zeros(NUM_AUS, np.float32))
+        kept = model.answer(target, tokens, np.zeros(NUM_AUS, np.float32), points)
         np.testing.assert_array_equal(kept.picture_rgb, target)
+        # where nobody is found nobody is changed, as in the pipeline
+        unseen = model.answer(target, tokens, np.ones(NUM_AUS, np.float32))
+        np.testing.assert_array_equal(unseen.picture_rgb, target)
+        assert not unseen.flow_xy.any() and unseen.keep.min() == 1
         # RGB stays RGB: a warp without flow is the picture itself
         still = model.warped(target, np.zeros((1, 2, S, S), np.float32))
         np.testing.assert_array_equal(still.picture_rgb, target)

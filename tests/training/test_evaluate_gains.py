@@ -13,6 +13,7 @@ import pytest
 from rt_swap.aus import AU_NAMES, NUM_AUS, AuId
 from rt_swap.contract import TOKEN_DIM
 from rt_swap.errors import ConfigError
+from rt_swap.frames import TrackedFace
 from tests.support.tiny_model import tiny_bundle
 from tests.training.test_evaluate import S, write_shard
 from training import evaluate_gains
@@ -37,6 +38,18 @@ def made_fields() -> tuple[np.ndarray, np.ndarray]:
         at = (slice(BLOCK * y, BLOCK * (y + 1)), slice(BLOCK * x, BLOCK * (x + 1)))
         steps[(*at, *divmod(unit, 2), unit % 2)] = 64
     return steps, np.full((NUM_AUS, 2), STEP_PX, np.float32)
+
+
+class Points:
+    """A tracker whose landmarks are a picture's first two bytes."""
+
+    def at(self, rgb: np.ndarray) -> np.ndarray:
+        return np.tile(rgb[0, 0, :2].astype(np.float64), (478, 1))
+
+    def detect(self, frame_bgr: np.ndarray) -> list[TrackedFace]:
+        pad = len(frame_bgr) // 6  # a quarter of the crop's side
+        rgb = frame_bgr[pad:, pad:, ::-1]
+        return [TrackedFace(self.at(rgb) + pad, np.zeros(478), 1.0, 0)]
 
 
 class Made:
@@ -65,7 +78,10 @@ class Made:
         read = self.reads * self.shown[number]
         return np.full((NUM_AUS, TOKEN_DIM), number, np.float32), read.astype(np.float32)
 
-    def answer(self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray) -> Answer:
+    def answer(
+        self, target_rgb: np.ndarray, tokens: np.ndarray, gains: np.ndarray, landmarks_xy: object
+    ) -> Answer:
+        assert np.array_equal(landmarks_xy, Points().at(target_rgb))
         own, source = self.shown[self._at(target_rgb)], self.shown[int(tokens[0, 0])]
         self.gains.append(gains)
         change = gains[:, None] * self.reads * (source - own)
@@ -96,7 +112,7 @@ def quadruples(model: Made, count: int = 3) -> list[Quadruple]:
 
 def test_a_model_that_does_as_told_has_the_identity() -> None:
     model = Made()
-    gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
+    gains = measure(model, quadruples(model), Points(), np.random.default_rng(0), cases=5)
     # patches end abruptly, and what moves takes its patch's edge along: 0.1 of a cell
     np.testing.assert_allclose(gains.response, np.eye(NUM_AUS), atol=0.04)
     np.testing.assert_allclose(gains.reads, 1.0, atol=1e-5)
@@ -108,7 +124,7 @@ def test_a_model_that_does_as_told_has_the_identity() -> None:
 
 def test_what_moves_besides_and_what_the_reader_misses_are_told_apart() -> None:
     model = Made(reads=0.5, leak=0.4)
-    gains = measure(model, quadruples(model), np.random.default_rng(0), cases=5)
+    gains = measure(model, quadruples(model), Points(), np.random.default_rng(0), cases=5)
     want = 0.5 * np.eye(NUM_AUS)
     want[K12, K6] += 0.2
     np.testing.assert_allclose(gains.response, want, atol=0.04)
@@ -173,7 +189,7 @@ def test_shards_without_fields_are_refused() -> None:
     model = Made()
     quads = [replace(quad, fields=None, step_px=None) for quad in quadruples(model)]
     with pytest.raises(ConfigError, match="before shards held the fields"):
-        measure(model, quads, np.random.default_rng(0))
+        measure(model, quads, Points(), np.random.default_rng(0))
 
 
 def test_a_side_alone_is_change_enough() -> None:
@@ -183,7 +199,7 @@ def test_a_side_alone_is_change_enough() -> None:
         quad.aus_lr[:, K12] = 0.0
         quad.aus_lr[0, K12, 1] = 0.4
         model.shown[4 * q : 4 * q + 4] = quad.aus_lr.astype(np.float64)
-    gains = measure(model, quads, np.random.default_rng(0), cases=3)
+    gains = measure(model, quads, Points(), np.random.default_rng(0), cases=3)
     assert gains.cases[K12] == 3
     assert gains.response[K12, K12] == pytest.approx(1.0, abs=0.04)
 
@@ -193,7 +209,7 @@ def test_an_au_that_no_pair_shows_is_said_and_left_out() -> None:
     quads = quadruples(model)
     for quad in quads:
         quad.aus_lr[:, K12] = 0.5
-    gains = measure(model, quads, np.random.default_rng(0), cases=3)
+    gains = measure(model, quads, Points(), np.random.default_rng(0), cases=3)
     assert gains.cases[K12] == 0
     assert np.isnan(gains.response[K12]).all()
     assert "no pair of pictures" in text(gains)
@@ -207,7 +223,7 @@ def test_pairs_are_of_different_people() -> None:
     quads = quadruples(model, 1)
     alone = [Quadruple(**{**vars(quads[0]), "people": ("a", "a")})]
     with pytest.raises(ConfigError, match="no two pictures of different people"):
-        measure(model, alone, np.random.default_rng(0))
+        measure(model, alone, Points(), np.random.default_rng(0))
 
 
 def test_main_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.parity import some_landmarks
 from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.contract import (
     CROP_SIZE_PX,
@@ -36,6 +37,7 @@ from training.networks.mouth import (
 )
 
 SMOKE = get_config("smoke").network
+LANDMARKS = torch.from_numpy(some_landmarks())
 
 
 @pytest.fixture
@@ -69,7 +71,9 @@ def test_cost_stays_in_its_budget(name: str) -> None:
     net, crop = build(get_config(name).network).eval(), torch.rand(1, 3, 256, 256)
     tokens = torch.rand(1, NUM_AUS, TOKEN_DIM)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        GeneratorGraph(net)(crop, tokens, tokens, torch.ones(1, NUM_AUS), torch.zeros(1, 1))
+        GeneratorGraph(net)(
+            crop, LANDMARKS, tokens, tokens, torch.ones(1, NUM_AUS), torch.zeros(1, 1)
+        )
     gmac = counter.get_total_flops() / 2e9
     low, high = {"rt-nano": (0.2, 0.6), "rt-small": (0.6, 1.2), "rt-base": (1.5, 4.0)}[name]
     assert low < gmac <= high, f"{name} takes {gmac:.2f} GMAC a frame"
@@ -152,7 +156,7 @@ def test_lower_teeth_follow_the_jaw_and_upper_ones_stay() -> None:
 
 def test_a_mouth_can_sit_elsewhere_and_be_lit_otherwise() -> None:
     mouth = mouth_of_bars()
-    mouth.behind.detach().zero_()
+    mouth.get_buffer("behind_rgb").zero_()
     aus = torch.zeros(1, 2 * NUM_AUS)
     first = drawn_by(mouth, aus)[0]
     with torch.no_grad():
@@ -183,7 +187,7 @@ def test_layers_are_put_by_the_maps_they_say() -> None:
     rise = torch.linspace(0, 1, DENTURE_HW[0])[:, None].expand(DENTURE_HW)
     mouth.get_buffer("layers")[:, 0], mouth.get_buffer("layers")[:, 1] = ramp, rise
     aus, said = torch.rand(1, 2 * NUM_AUS), 3 * torch.randn(1, 16).clamp(-1, 1)
-    placed = mouth._placed(aus, said)
+    placed = mouth._placed(aus, said, None)
 
     def square(two_by_three: torch.Tensor) -> torch.Tensor:
         return torch.cat([two_by_three, torch.tensor([[0.0, 0.0, 1.0]])])
@@ -573,7 +577,7 @@ def test_exported_graphs_say_what_the_networks_say(net: RtNet) -> None:
         encoded = net.encoder(look(picture))
         said = net.generator(encoded.features, encoded.tokens, tokens)
         answers = GeneratorGraph(net)(
-            picture, tokens, tokens, torch.ones(1, NUM_AUS), torch.zeros(1, 1)
+            picture, LANDMARKS, tokens, tokens, torch.ones(1, NUM_AUS), torch.zeros(1, 1)
         )
     wanted = (said.flow_xy, said.keep, said.fill_rgb, said.shade, encoded.tokens, encoded.aus_lr)
     for answer, want in zip(answers, wanted, strict=True):

@@ -67,12 +67,25 @@ class Model:
         self.source = rgb
         return np.zeros((NUM_AUS, TOKEN_DIM), np.float32), np.zeros((NUM_AUS, 2), np.float32)
 
-    def answer(self, target: np.ndarray, tokens: np.ndarray, gains: np.ndarray) -> Answer:
+    def answer(
+        self, target: np.ndarray, tokens: np.ndarray, gains: np.ndarray, landmarks_xy: object
+    ) -> Answer:
+        assert landmarks_xy is None  # a bar is no face
         assert (gains == 1).all()
         self.count += 1
         flickers = self.shows == "flicker" and self.count % 2
         picture = self.source if self.shows == "truth" or flickers else target
         return Answer(picture, np.zeros((2, S, S), np.float32), np.ones((S, S), np.float32))
+
+
+class Nobody:
+    """A tracker that finds no face."""
+
+    def detect(self, frame_bgr: np.ndarray) -> list[object]:
+        return []
+
+
+NOBODY = Nobody()
 
 
 def bar_height(rgb: np.ndarray) -> np.ndarray:
@@ -81,7 +94,7 @@ def bar_height(rgb: np.ndarray) -> np.ndarray:
 
 def test_perfect_idle_and_flickering_answers_get_what_they_deserve() -> None:
     got = {
-        name: score_sequence(Model(name), made(noise=3.0), REST_FRAMES, bar_height)[0]
+        name: score_sequence(Model(name), made(noise=3.0), REST_FRAMES, NOBODY, bar_height)[0]
         for name in ("truth", "target", "flicker")
     }
     assert got["truth"]["change"] == 0 and got["truth"]["image"] == 0
@@ -97,7 +110,9 @@ def test_perfect_idle_and_flickering_answers_get_what_they_deserve() -> None:
 
 
 def test_summary_says_it_in_words() -> None:
-    row, done, idle = score_sequence(Model("truth"), made(noise=3.0), REST_FRAMES, bar_height)
+    row, done, idle = score_sequence(
+        Model("truth"), made(noise=3.0), REST_FRAMES, NOBODY, bar_height
+    )
     said = summary([row], done, idle)
     assert said["change_reduction"] == said["image_reduction"] == 1
     assert said["moving"] == dict.fromkeys(NAMES, 1)

@@ -297,7 +297,8 @@ class Batch:
             pictures show, pixels of a 256-px crop, at a quarter of the look's size; M may be 0.
         fields_seen: (M, 1, 48, 44) bool, where they are known.
         fields_row: (M,) int64, whose they are.
-        landmarks_xy: (N, 478, 2) float32 pixels of a 256-px crop, or None.
+        landmarks_xy: (N, 478, 2) float32 of the faces shown, pixels of a 256-px crop; N is 0 where
+            nobody asked for them.
     """
 
     rgb: Tensor
@@ -312,14 +313,11 @@ class Batch:
     fields: Tensor
     fields_seen: Tensor
     fields_row: Tensor
-    landmarks_xy: Tensor | None = None
+    landmarks_xy: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; pictures that enter networks in channels-last order."""
-        moved = {
-            name: None if value is None else value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-        }
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         for name in ("rgb", "look_rgb", "real_rgb"):
             moved[name] = moved[name].contiguous(memory_format=torch.channels_last)
         return Batch(**moved)
@@ -334,6 +332,10 @@ class BatchMaker:
         seed: Of order and variation.
         fields: Whether the fields of the units are wanted; all else is the same without. They come
             with augmentation only, and where all shards have them.
+        landmarks: Whether it is wanted where faces are.
+
+    Raises:
+        ConfigError: If landmarks are wanted and a shard has none.
     """
 
     def __init__(
@@ -343,11 +345,18 @@ class BatchMaker:
         seed: int,
         *,
         fields: bool = False,
+        landmarks: bool = False,
     ) -> None:
         self.shards, self.augment, self.seed = shards, augment, seed
         self._fields = fields and augment is not None and not shards.without_fields
         self._mean_landmarks: npt.NDArray[np.float64] | None = None
-        if not shards.without_landmarks:
+        if landmarks:
+            if shards.without_landmarks:
+                raise ConfigError(
+                    f"batch: {len(shards.without_landmarks)} of {len(shards.shards)} shards do not "
+                    f"say where faces are ({shards.without_landmarks[0]} ...); add it: "
+                    f"python -m training.data.landmarks {shards.without_landmarks[0].parent}"
+                )
             self._mean_landmarks = shards.mean_landmarks()
             self._mirrored = mirror_landmarks(self._mean_landmarks)
 
@@ -402,7 +411,8 @@ class BatchMaker:
             )
         rng = np.random.default_rng((self.seed, 2, cursor))
         which = np.random.default_rng((self.seed, 5, cursor))  # pictures stay as they are without
-        rows, fields = [], []
+        trembling = np.random.default_rng((self.seed, 6, cursor))
+        rows, fields, landmarks = [], [], []
         for q in range(quadruples):
             raw = self.shards.quadruple(self.index_at(cursor + q))
             flip = bool(self.augment is not None and rng.random() < self.augment.flip)
@@ -410,6 +420,8 @@ class BatchMaker:
                 raw = self._occluded(raw, rng, self.augment.occlude)
             row, geometries = self._quadruple(raw, size_px, rng, instructions, flip, which)
             rows.append(row)
+            if instructions and self._mean_landmarks is not None:
+                landmarks.append(self._landmarks(raw, geometries, flip, trembling))
             if instructions and self._fields:
                 # of one picture of each person: all would take as long as all the rest
                 for person, geometry in enumerate(geometries):
@@ -429,7 +441,7 @@ class BatchMaker:
             fields=_stacked([f for f, _, _ in fields], (2 * NUM_AUS, 2, *_CELLS_HW)),
             fields_seen=_stacked([s for _, s, _ in fields], (1, *_CELLS_HW)) > 0,
             fields_row=torch.tensor([r for _, _, r in fields], dtype=torch.int64),
-            landmarks_xy=torch.from_numpy(stacked["landmarks"]) if "landmarks" in stacked else None,
+            landmarks_xy=_stacked([x for row in landmarks for x in row], (NUM_LANDMARKS, 2)),
         )
 
     def _real(self, count: int, size_px: int, rng: np.random.Generator) -> Tensor:
@@ -567,8 +579,6 @@ class BatchMaker:
             "aus_lr": aus_lr,
             "gains": gains[None],
         }
-        if instructions and self._mean_landmarks is not None:
-            row["landmarks"] = self._landmarks(raw, geometries, flip, which)
         return row, geometries
 
     def _landmarks(
