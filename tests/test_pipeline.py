@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +13,14 @@ from rt_swap import geometry, ops
 from rt_swap.aus import NUM_AUS
 from rt_swap.backends import get_backend
 from rt_swap.backends.base import Session
-from rt_swap.contract import CROP_SIZE_PX, ENCODER_SPEC, GENERATOR_SPEC, TOKEN_DIM
+from rt_swap.contract import (
+    CROP_SIZE_PX,
+    ENCODER_SPEC,
+    GENERATOR_SPEC,
+    STABLE_LANDMARKS,
+    TOKEN_DIM,
+    template_xy,
+)
 from rt_swap.errors import ConfigError, ContractError, InferenceError
 from rt_swap.frames import F32, FaceCrop, Frame, FrameStatus, TrackState
 from rt_swap.model import ModelBundle, load_bundle
@@ -107,6 +114,39 @@ def test_process_changes_the_face_and_nothing_else(bundle: ModelBundle, generato
     assert all(ms >= 0 for ms in result.stage_ms.values())
     assert result.target_aus_lr is not None
     assert result.target_aus_lr.shape == (NUM_AUS, 2)
+
+
+class Remembers:
+    """The generator, and what it was given."""
+
+    def __init__(self, generator: Session) -> None:
+        self.generator, self.spec = generator, generator.spec
+        self.seen: list[np.ndarray] = []
+
+    def run(self, inputs: Mapping[str, F32]) -> Mapping[str, F32]:
+        self.seen.append(inputs["landmarks_xy"].copy())
+        return self.generator.run(inputs)
+
+
+def test_landmarks_are_given_in_the_crop_and_kept_while_the_face_is_held(
+    bundle: ModelBundle, generator: Session
+) -> None:
+    spy = Remembers(generator)
+    pipeline = make(bundle, spy, TRACKED, HELD, LOST, HELD)  # type: ignore[arg-type]
+    for i in range(2):
+        pipeline.process(frame(i), tokens())
+    first, held = spy.seen
+    assert first.shape == (1, 478, 2) and first.dtype == np.float32
+    outer = first[0, list(STABLE_LANDMARKS)]
+    np.testing.assert_allclose(outer, template_xy(), atol=12)  # this face's, not the template's
+    np.testing.assert_array_equal(held, first)
+    # nobody has been seen yet: a crop alone is not enough to know how a face moves
+    pipeline.reset()
+    pipeline = make(bundle, spy, HELD)  # type: ignore[arg-type]
+    given = frame(5)
+    result = pipeline.process(given, tokens())
+    assert len(spy.seen) == 2 and result.status is FrameStatus.NO_FACE
+    np.testing.assert_array_equal(result.frame.frame_bgr, given.frame_bgr)
 
 
 def test_process_is_what_its_parts_are(bundle: ModelBundle, generator: Session) -> None:
