@@ -32,6 +32,8 @@ NORMAL_PX: Final = 10.0
 """What a landmark's deviation of 1 means to the pose."""
 _FLOOR: Final = 0.01
 """Weight of "nothing moves" beside the points': it decides where no point is near."""
+_FARTHEST: Final = 30.0
+"""Exponent beyond which a Gaussian is as good as 0."""
 _MOTION_PX: Final = 4.0
 """Motion of 1 in the sums, pixels; small numbers stay exact in half precision."""
 
@@ -120,7 +122,9 @@ class FaceMesh(nn.Module):
         width = torch.exp(self.log_width) * 2**0.5
         across = (self.get_buffer("columns")[None, None] - x[:, :, None]) / width[:, None]
         down = (self.get_buffer("rows")[None, :, None] - y[:, None]) / width
-        across, down = torch.exp(-across * across), torch.exp(-down * down)
+        # bounded: what is smaller still is no ordinary number, and those take ten times as long
+        across = torch.exp(-(across * across).clamp(max=_FARTHEST))
+        down = torch.exp(-(down * down).clamp(max=_FARTHEST))
         one = torch.ones_like(x)[:, None]
         features = self.features[None]
         if count > 1:
