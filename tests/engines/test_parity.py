@@ -128,7 +128,7 @@ def test_structured_pictures_reach_the_extremes_and_repeat_by_seed() -> None:
 def test_generator_cases_use_every_way_of_mixing() -> None:
     pictures = parity.structured_pictures()
     tokens = [np.full((1, 27, 16), i, np.float32) for i in range(len(pictures))]
-    cases = parity.generator_cases(pictures, tokens)
+    cases = parity.generator_cases(parity.faces_of_pictures(pictures), tokens)
     for case in cases:
         assert {t.name: case[t.name].shape for t in GENERATOR_SPEC.inputs} == {
             t.name: t.shape for t in GENERATOR_SPEC.inputs

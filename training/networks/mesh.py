@@ -120,19 +120,21 @@ class FaceMesh(nn.Module):
         x, y, motion, shade = self._points(landmarks_xy, change_lr)
         # each point: its weight, how it moves, and what it is like; laid out around where it went
         width = torch.exp(self.log_width) * 2**0.5
-        across = (self.get_buffer("columns")[None, None] - x[:, :, None]) / width[:, None]
-        down = (self.get_buffer("rows")[None, :, None] - y[:, None]) / width
+        across = (self.get_buffer("columns")[None, :, None] - x) / width
+        down = (self.get_buffer("rows")[None, :, None] - y) / width
         # bounded: what is smaller still is no ordinary number, and those take ten times as long
         across = torch.exp(-(across * across).clamp(max=_FARTHEST))
         down = torch.exp(-(down * down).clamp(max=_FARTHEST))
-        one = torch.ones_like(x)[:, None]
+        one = torch.ones_like(x)
         features = self.features[None]
         if count > 1:
             features = features.expand(count, -1, -1)
         values = torch.cat([one, motion / _MOTION_PX, shade, features], dim=1)
         values = values * torch.exp(self.log_weight)  # (N, C, V)
         rows = (down[:, :, None] * values[:, None]).flatten(1, 2)  # (N, 48 C, V)
-        sums = torch.matmul(rows, across).reshape(count, down.shape[1], values.shape[1], -1)
+        sums = torch.matmul(rows, across.transpose(1, 2)).reshape(
+            count, down.shape[1], values.shape[1], -1
+        )
         sums = sums.permute(0, 2, 1, 3)  # (N, C, 48, 44)
         weight = sums[:, :1]
         means = sums[:, 1:] / (weight + _FLOOR)
@@ -170,13 +172,13 @@ class FaceMesh(nn.Module):
     def _points(
         self, landmarks_xy: Tensor, change_lr: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, V) x and y of where points went, pixels; (N, 2, V) how far; (N, 1, V) shade."""
+        """(N, 1, V) x and y of where points went, pixels; (N, 2, V) how far; (N, 1, V) shade."""
         count = len(landmarks_xy)
         pose = self._pose(landmarks_xy)
         motion = torch.matmul(change_lr, self.by_unit.transpose(1, 2).flatten(1))
         motion = (pose * motion.reshape(count, 1, 3, NUM_POINTS)).sum(2)
         offset = (pose * self.get_buffer("offset").T[None, None]).sum(2)
         start = torch.index_select(landmarks_xy, 1, self.get_buffer("anchors")).transpose(1, 2)
-        x, y = (start + offset + motion).unbind(1)
+        x, y = (start + offset + motion).split(1, dim=1)
         shade = torch.matmul(change_lr, self.shade_by_unit)[:, None]
         return x, y, motion, shade
