@@ -268,8 +268,8 @@ class Pipeline:
 
     # --- helpers ---
     def _landmarks(self, crop: FaceCrop) -> F32 | None:
-        """(478, 2) pixels of the crop: the face's, or while it is held those it had last, which its
-        crop moves along with; None where it never had any.
+        """(478, 2) pixels of the crop: the face's, or while it is held those it had last, as its
+        crop is the last one; None where it never had any.
         """
         if crop.face is not None:
             there = geometry.apply(crop.M_crop_from_frame, crop.face.landmarks_xy)

@@ -107,7 +107,7 @@ class Budget:
         seed: Of everything.
         init_from: Checkpoint whose encoder all start with, or None; mouths wear its denture.
         denture: File of training.data.denture, where it has none.
-        face_mesh: File of training.data.face_mesh, where it has none.
+        face_mesh: File of training.data.face_mesh; a fresh generator takes no other's.
     """
 
     minutes: float
@@ -195,6 +195,7 @@ def _said(budget: Budget) -> dict[str, Any]:
         "threads": budget.threads,
         "seed": budget.seed,
         "encoder_given": budget.init_from is not None,
+        "face_mesh": None if budget.face_mesh is None else budget.face_mesh.name,
     }
 
 
@@ -265,7 +266,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--denture", type=Path, metavar="FILE", help="for mouths, where --init-from has none"
     )
     parser.add_argument(
-        "--face-mesh", type=Path, metavar="FILE", help="for motion, where --init-from has none"
+        "--face-mesh",
+        type=Path,
+        metavar="FILE",
+        help="for motion; needed by configurations with a mesh",
     )
     parser.add_argument(
         "--only", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS), metavar="NAME",

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -241,27 +241,15 @@ def resume_checkpoint(
     return read_state(checkpoint)
 
 
-WORN: Final = {
-    "mouth": ("layers", "by_unit"),
-    "mesh": ("mean_xy", "offset", "by_unit", "pose.weight", "pose.bias", "log_width"),
-}
-"""What parts of a generator are given beforehand, by part."""
-
-
-def worn_of(checkpoint: Path, part: str) -> dict[str, Tensor]:
-    """What a part of a generator was given beforehand, as its ``wear`` takes it; {} where the
-    checkpoint has none.
-
-    Args:
-        checkpoint: Where from.
-        part: Of WORN.
+def layers_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The mouth's layers in a checkpoint, as MouthLayers.wear takes them; {} where it has none.
 
     Raises:
         ModelFileError: If the checkpoint cannot be read.
     """
     given = _load_tensors(checkpoint / "ema.safetensors")
-    start = f"generator.{part}."
-    found = {name: given.get(start + name) for name in WORN[part]}
+    start = "generator.mouth."
+    found = {name: given.get(start + name) for name in ("layers", "by_unit")}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -148,6 +148,9 @@ class NetworkConfig:
             "mouth_hidden",
         ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
+        if self.scheme != "rt":
+            for name in ("mesh_features", "mouth_hidden"):
+                _check(getattr(self, name) == 0, f"network.{name}", "0 but for rt", self.scheme)
         for name in ("flow_scale_px", "shade_limit_log2"):
             _check(getattr(self, name) > 0, f"network.{name}", "positive", getattr(self, name))
 

@@ -272,9 +272,7 @@ class CropModel:
         out = self._encoder.run({"source_rgb": _tensor(rgb)})
         return out["tokens"][0].copy(), out["aus_lr"][0].copy()
 
-    def answer(
-        self, target_rgb: U8, tokens: F32, gains: F32, landmarks_xy: F64 | None = None
-    ) -> Answer:
+    def answer(self, target_rgb: U8, tokens: F32, gains: F32, landmarks_xy: F64 | None) -> Answer:
         """The target with the source's expression.
 
         Args:

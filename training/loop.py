@@ -31,10 +31,10 @@ from training import losses
 from training.checkpoint import (
     Progress,
     latest_checkpoint,
+    layers_of,
     resume_checkpoint,
     save_checkpoint,
     warm_start,
-    worn_of,
 )
 from training.config import OptimConfig, TrainConfig
 from training.data.dataset import Batch, BatchMaker, ShardSet, shards_for_swaps
@@ -160,8 +160,10 @@ def wear(
     Args:
         net: The networks.
         denture: File of training.data.denture; it takes the place of what a checkpoint gave.
-        mesh: File of training.data.face_mesh; the same.
-        checkpoint: Whose to take where there is no such file.
+        mesh: File of training.data.face_mesh; the same. Whoever starts from a whole checkpoint has
+            its mesh already, with what it learned; whoever starts from parts of one, as a fresh
+            generator, needs the file.
+        checkpoint: Whose layers to take where there is no such file.
         will_resume: A run goes on: its weights come later, all this included.
 
     Raises:
@@ -183,7 +185,7 @@ def wear(
         try:
             if file is not None:
                 worn.wear(**load_file(file))
-            elif checkpoint is not None and (given := worn_of(checkpoint, part)):
+            elif part == "mouth" and checkpoint is not None and (given := layers_of(checkpoint)):
                 worn.wear(**given)
             else:
                 raise ConfigError(
@@ -272,7 +274,7 @@ def loop(
             "again, or set augment.nudge=0"
         )
     fields |= nudged and reads_alone and not reading_shards
-    meshed = config.network.mesh_features > 0
+    meshed = config.network.scheme == "rt" and config.network.mesh_features > 0
     maker = BatchMaker(data, config.augment, config.seed, fields=fields, landmarks=meshed)
     reading_maker = None
     if config.reading_quadruples or reading_shards:

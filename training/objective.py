@@ -179,6 +179,22 @@ def landmarks_of(batch: Batch) -> Tensor | None:
     return batch.landmarks_xy if len(batch.landmarks_xy) else None
 
 
+def moved_points(points_xy: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
+    """Where points are once a picture was resampled by affine_grid(cat([linear, shift])).
+
+    Args:
+        points_xy: (N, L, 2) pixels of a 256-px crop.
+        linear: (N, 2, 2), the old picture's place from the new one's, from -1 to 1 across.
+        shift: (N, 2) the same.
+
+    Returns:
+        (N, L, 2) pixels of a 256-px crop. Not for autocast: half precision has no pixels.
+    """
+    half = CROP_SIZE_PX / 2
+    away = points_xy - half - shift[:, None] * half
+    return torch.einsum("nij,nlj->nli", torch.linalg.inv(linear), away) + half
+
+
 def run_networks(
     net: RtNet,
     batch: Batch,
@@ -502,13 +518,11 @@ class Objective:
             inside = moved(torch.ones_like(f.said.keep[rows]), "zeros")
             place = losses.region_weight(batch.region[rows], self.config.losses.flow_region_weights)
             weight = inside * moved(place)
-        with autocast(self.config, still.device):
-            encoded = net.encoder(look(picture))
             points = landmarks_of(batch)
             if points is not None:
-                half = CROP_SIZE_PX / 2
-                away = points[rows] - half - shift[:, None] * half
-                points = torch.einsum("nij,nlj->nli", torch.linalg.inv(linear), away) + half
+                points = moved_points(points[rows], linear, shift)
+        with autocast(self.config, still.device):
+            encoded = net.encoder(look(picture))
             mixed = f.mixed[rows].detach()
             said = net.generator(encoded.features, encoded.tokens, mixed, side, points)
         unit = CROP_SIZE_PX / side

@@ -81,7 +81,7 @@ def test_teeth_are_put_in_single_precision() -> None:
     edge of teeth shows.
     """
     torch.manual_seed(0)
-    net = build(replace(get_config("smoke").network, mouth_hidden=8)).eval()
+    net = build(replace(get_config("smoke").network, mouth_hidden=8, mesh_features=4)).eval()
     torch.nn.init.normal_(net.generator.mouth.say.weight, std=0.1)
     torch.nn.init.normal_(net.generator.mouth.by_unit)
     torch.nn.init.normal_(net.generator.mouth.layers)

@@ -255,7 +255,7 @@ def test_crop_model_runs_what_ships(tmp_path: Path) -> None:
         kept = model.answer(target, tokens, np.zeros(NUM_AUS, np.float32), points)
         np.testing.assert_array_equal(kept.picture_rgb, target)
         # where nobody is found nobody is changed, as in the pipeline
-        unseen = model.answer(target, tokens, np.ones(NUM_AUS, np.float32))
+        unseen = model.answer(target, tokens, np.ones(NUM_AUS, np.float32), None)
         np.testing.assert_array_equal(unseen.picture_rgb, target)
         assert not unseen.flow_xy.any() and unseen.keep.min() == 1
         # RGB stays RGB: a warp without flow is the picture itself

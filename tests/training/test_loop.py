@@ -140,10 +140,11 @@ def test_fixed_teacher_steers_taught_rows_and_the_encoder_the_others(shards: Pat
 
 
 def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
-    batch = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True).batch(0, 3, 64)
+    maker = BatchMaker(ShardSet([shards / "train"]), SMOKE.augment, 0, fields=True, landmarks=True)
+    batch = maker.batch(0, 3, 64)
     always = replace(
         SMOKE,
-        network=replace(SMOKE.network, unit_channels=8, mouth_hidden=8),
+        network=replace(SMOKE.network, unit_channels=8, mesh_features=4, mouth_hidden=8),
         losses=replace(
             SMOKE.losses,
             cycle_every=1,
@@ -448,9 +449,9 @@ def test_mouth_hidden_ask_for_a_denture_and_then_wear_it(shards: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.data\.denture"):
         run(shards, "without", config)
     (shards / "bad").write_bytes(b"no tensors")
-    with pytest.raises(ConfigError, match=r"denture of .*bad cannot be used"):
+    with pytest.raises(ConfigError, match=r"mouth of .*bad cannot be used"):
         run(shards, "bad_one", config, denture=shards / "bad")
-    with pytest.raises(ConfigError, match="networks with mouth"):
+    with pytest.raises(ConfigError, match="networks with mouth_hidden"):
         run(shards, "no_mouth", replace(SMOKE, steps=1), denture=shards / "bad")
     empty = build(config.network).generator.mouth
     layers, by_unit = torch.rand_like(empty.layers), torch.rand_like(empty.by_unit)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from engines.parity import some_landmarks
 from rt_swap.aus import NUM_AUS, AuId
@@ -19,11 +21,12 @@ from tests.support.fake_shards import write_fake_shard
 from tests.training.test_loop import run, shards  # noqa: F401
 from training.checkpoint import latest_checkpoint, load_net
 from training.config import AugmentConfig, get_config
-from training.data import landmarks
+from training.data import dataset, landmarks
 from training.data.correspond import MIDDLE_LANDMARKS, mirror_landmarks
 from training.data.dataset import BatchMaker, Geometry, ShardSet
 from training.networks import build
 from training.networks.mesh import ANCHORS, NOSE_BASE, NUM_POINTS, FaceMesh
+from training.objective import moved_points
 
 SMOKE = get_config("smoke")
 MESHED = replace(SMOKE, network=replace(SMOKE.network, mesh_features=4))
@@ -131,9 +134,10 @@ def test_head_place_is_where_the_skull_is() -> None:
     torch.testing.assert_close(
         moved, still + torch.tensor([[0, 0, 3.0, 0, 0, -2]]), atol=1e-4, rtol=0
     )
+    # a mean head that looks down a little is the mean still
+    mesh.pose.bias[5] = 1.5
+    torch.testing.assert_close(mesh.head_place(mean), still, atol=1e-4, rtol=0)
     # half as large about a point: the nose goes there, and so does the rest
-    bias = known()["pose.bias"]
-    bias[X], bias[Y] = PX_PER_UNIT, -PX_PER_UNIT
     mesh.pose.bias.mul_(0.5)
     small = mesh.head_place(mean * 0.5 + 64.0)
     torch.testing.assert_close(small, still * 0.5, atol=1e-4, rtol=0)
@@ -148,9 +152,11 @@ def test_landmarks_are_asked_for_and_wear_is_particular() -> None:
         net.generator(features, tokens, tokens)
     assert net.generator.mesh.is_empty
     with pytest.raises(ValueError, match="by_unit has shape"):
-        net.generator.mesh.wear(by_unit=torch.zeros(1))
-    with pytest.raises(ValueError, match="no such"):
-        net.generator.mesh.wear(noses=torch.zeros(1))
+        net.generator.mesh.wear(**{**known(), "by_unit": torch.zeros(1)})
+    for wrong in ({}, {**known(), "nose": torch.zeros(5, dtype=torch.int64)}):
+        with pytest.raises(ValueError, match=r"expected .*by_unit.*pose\.weight"):
+            net.generator.mesh.wear(**wrong)
+    assert not net.generator.mesh.mean_xy.any()  # not even in part
 
 
 def test_training_asks_for_a_mesh_and_for_landmarks(shards: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -244,19 +250,77 @@ def test_landmarks_are_added_to_shards(tmp_path: Path) -> None:
     assert landmarks.main([str(tmp_path / "nothing")]) == 2
 
 
-def test_augmented_landmarks_tremble_and_move_with_the_picture(tmp_path: Path) -> None:
+def test_augmented_landmarks_are_where_the_picture_shows_the_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LANDMARK_TREMBLE_PX", "LANDMARK_OFF_PX"):
+        monkeypatch.setattr(dataset, name, 0.0)
     path = write_fake_shard(tmp_path / "s", size_px=64, seed=3)
+    middle = np.random.default_rng(0).uniform(16, 48, (3, 4, NUM_LANDMARKS, 3)).astype(np.float32)
+    middle[:, :, :, 0] = np.where(np.arange(NUM_LANDMARKS) % 2, middle[..., 0], 64 - middle[..., 0])
+    np.save(path / "landmarks.npy", middle)
+    shards = ShardSet([path])  # noqa: F811
+    plain = {
+        "rotate_deg": 8, "scale": 0.1, "shift_px": 9, "brightness": 0, "contrast": 0, "gamma": 0,
+        "colour": 0, "mix_colours": 0, "bend_px": 0, "degrade": 0,
+    }  # fmt: skip
+    for flip in (0.0, 1.0):
+        maker = BatchMaker(shards, AugmentConfig(**plain, flip=flip), 0, landmarks=True)
+        drawn: list[Geometry] = []
+        draw = maker.draw_geometry
+
+        def remember(*a: object, made: list[Geometry] = drawn, how: object = draw) -> Geometry:
+            made.append(how(*a))  # type: ignore[operator]
+            return made[-1]
+
+        monkeypatch.setattr(maker, "draw_geometry", remember)
+        batch = maker.batch(0, 1, 64)
+        raw = shards.quadruple(maker.index_at(0))["landmarks"][..., :2]
+        order = mirror_landmarks(shards.mean_landmarks()) if flip else np.arange(NUM_LANDMARKS)
+        for i in range(4):
+            x, y = drawn[i // 2].maps(64)
+            seen = batch.landmarks_xy[i].numpy() / 4
+            at = np.clip(seen - 0.5, 0, 63).astype(np.float32)
+            # the picture shows there what the shard's picture has at the landmark of that name
+            there = [cv2.remap(m, at[:, None], None, cv2.INTER_LINEAR)[:, 0] + 0.5 for m in (x, y)]
+            inside = (seen > 2).all(1) & (seen < 62).all(1)
+            assert inside.sum() > 200
+            want = raw[i][order]
+            assert np.abs(np.stack(there, 1) - want)[inside].max() < 0.05  # OpenCV counts in 32nds
+
+
+def test_landmarks_tremble_in_training_and_nothing_else_is_drawn_otherwise(tmp_path: Path) -> None:
+    shards = ShardSet([write_fake_shard(tmp_path / "s", size_px=64, seed=3)])  # noqa: F811
     still = AugmentConfig(
         flip=0, rotate_deg=0, scale=0, shift_px=0, brightness=0, contrast=0, gamma=0, colour=0,
         mix_colours=0, bend_px=0, degrade=0,
     )  # fmt: skip
-    shards = ShardSet([path])  # noqa: F811
-    plain = BatchMaker(shards, None, 0, landmarks=True)
     trembling = BatchMaker(shards, still, 0, landmarks=True)
     seen = trembling.batch(0, 1, 64).landmarks_xy
-    mean = plain.batch(trembling.index_at(0), 1, 64).landmarks_xy
-    off = (seen - mean).numpy()
-    assert 0.1 < off.std() < 1.0
-    # and the order of all else is the same with landmarks as without
-    bare = BatchMaker(shards, still, 0).batch(0, 1, 64)
-    assert torch.equal(bare.rgb, trembling.batch(0, 1, 64).rgb)
+    mean = BatchMaker(shards, None, 0, landmarks=True).batch(trembling.index_at(0), 1, 64)
+    assert 0.1 < (seen - mean.landmarks_xy).numpy().std() < 1.0
+    augment = AugmentConfig(occlude=0.5)
+    bare, more = (BatchMaker(shards, augment, 0, landmarks=x).batch(0, 2, 64) for x in (0, 1))
+    for name in ("rgb", "look_rgb", "flow_xy", "real_rgb", "gains"):
+        assert torch.equal(getattr(bare, name), getattr(more, name)), name
+
+
+def test_moved_points_are_where_the_moved_picture_shows_them() -> None:
+    torch.manual_seed(0)
+    angle = torch.tensor([0.1, -0.2])
+    cos, sin = torch.cos(angle) * 1.1, torch.sin(angle) * 1.1
+    linear = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    shift = torch.tensor([[0.05, -0.02], [-0.03, 0.04]])
+    points = torch.tensor([[[100.5, 90.5], [140.5, 170.5]]]).expand(2, 2, 2)
+    picture = torch.zeros(2, 2, 256, 256)  # one spot a channel
+    for k, (x, y) in enumerate(points[0].long().tolist()):
+        picture[:, k, y - 1 : y + 2, x - 1 : x + 2] = 1.0
+    grid = F.affine_grid(
+        torch.cat([linear, shift[:, :, None]], 2), [2, 1, 256, 256], align_corners=False
+    )
+    moved = F.grid_sample(picture, grid, align_corners=False)
+    where = moved_points(points, linear, shift)
+    at = torch.arange(256) + 0.5
+    mass = moved.sum((2, 3))
+    x, y = (moved.sum(2) * at).sum(2) / mass, (moved.sum(3) * at).sum(2) / mass
+    torch.testing.assert_close(where, torch.stack([x, y], 2), atol=0.05, rtol=0)

@@ -250,15 +250,26 @@ def test_parity_torch_onnx_of_both_graphs(unit_channels: int, tmp_path: Path) ->
     import onnx
     import onnxruntime
 
-    config = replace(SMOKE, unit_channels=unit_channels, mouth_hidden=unit_channels)
+    config = replace(
+        SMOKE, unit_channels=unit_channels, mouth_hidden=unit_channels, mesh_features=unit_channels
+    )
     net = shout(build(config)).eval()
     if unit_channels:
         net.generator.mouth.wear(*two_bars())
         torch.nn.init.normal_(net.generator.mouth.say.weight, std=0.1)
         torch.nn.init.normal_(net.generator.units_leave.weight, std=0.1)
         torch.nn.init.normal_(net.generator.hear_units.weight, std=0.1)
+        torch.nn.init.normal_(net.generator.hear_mesh.weight, std=0.1)
+        torch.nn.init.normal_(net.generator.mesh.by_unit, std=0.3)
+        torch.nn.init.normal_(net.generator.mesh.shade_by_unit, std=0.1)
+        net.generator.mesh.mean_xy.copy_(LANDMARKS[0])
+        net.generator.mesh.px_per_unit.fill_(10.0)
+        with torch.no_grad():
+            net.generator.mesh.pose.bias.copy_(torch.tensor([10.0, 1, 2, 1, -10, 3]))
     for graph, spec in ((EncoderGraph(net), ENCODER_SPEC), (GeneratorGraph(net), GENERATOR_SPEC)):
         inputs = {i.name: torch.rand(i.shape) for i in spec.inputs}
+        if "landmarks_xy" in inputs:
+            inputs["landmarks_xy"] = LANDMARKS + torch.rand(LANDMARKS.shape)
         path = tmp_path / f"{spec.name}.onnx"
         names = [o.name for o in spec.outputs]
         # the exporter's dependencies warn about their own future

@@ -213,12 +213,22 @@ class ShardSet:
         return picture
 
     def mean_landmarks(self, pictures: int = 2000) -> npt.NDArray[np.float64]:
-        """(478, 2) pixels: the mean over about so many pictures with landmarks, evenly spread."""
+        """(478, 2) pixels: the mean over about so many pictures with landmarks, evenly spread.
+
+        Raises:
+            ConfigError: If no picture of those has any.
+        """
         known = np.concatenate(
             [s.arrays["landmarks"][..., :2].reshape(-1, NUM_LANDMARKS, 2) for s in self.shards]
         )
         some = known[:: max(len(known) // pictures, 1)].astype(np.float64)
-        mean: npt.NDArray[np.float64] = np.nanmean(some, axis=0)
+        some = some[~np.isnan(some).any((1, 2))]
+        if not len(some):
+            raise ConfigError(
+                f"mean_landmarks: no face was found in {self.shards[0].path} and the others; "
+                "what are these pictures of?"
+            )
+        mean: npt.NDArray[np.float64] = some.mean(axis=0)
         return mean
 
     def positive_rates(self, threshold: float) -> npt.NDArray[np.float64]:

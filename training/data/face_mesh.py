@@ -46,6 +46,7 @@ WIDTH: Final = 0.6
 """Of a point's Gaussian, in mean distances to its three nearest neighbours; measured: from 0.6 to
 0.8 the motion of rendered faces is met best."""
 _WIDTHS_PX: Final = (1.5, 12.0)
+_FEWEST: Final = 10
 _PEOPLE_VERTICES: Final = 5
 """Of every so manieth picture the vertices nearest to its landmarks are looked for."""
 
@@ -89,11 +90,11 @@ def build(shards: ShardSet, fitter: Fitter, pictures: int = 1500, seed: int = 0)
     Args:
         shards: Of training people, with landmarks and flow.
         fitter: Of the face model.
-        pictures: How many are fitted; two are looked at for each on the reach around the face.
+        pictures: How many are fitted, and looked at for the reach around the face.
         seed: Which.
 
     Raises:
-        ConfigError: If shards lack landmarks.
+        ConfigError: If shards lack landmarks, or too few faces were found in their pictures.
     """
     if shards.without_landmarks:
         raise ConfigError(
@@ -114,6 +115,11 @@ def build(shards: ShardSet, fitter: Fitter, pictures: int = 1500, seed: int = 0)
         poses.append(fit.rotation[:2] * fit.scale * np.array([[1.0], [-1.0]]))
         if len(seen) % _PEOPLE_VERTICES == 0:
             nearest.append(_nearest_vertices(fitter, fit, xy))
+    if len(seen) < _FEWEST:
+        raise ConfigError(
+            f"face_mesh: {len(seen)} faces in {len(chosen)} pictures, at least {_FEWEST} are "
+            "needed; give more shards"
+        )
     landmarks, pose = np.array(seen), np.array(poses).reshape(len(seen), 6)
     mean = landmarks.mean(0)
     weight, bias, met = _ridge((landmarks - mean).reshape(len(seen), -1) / NORMAL_PX, pose)
@@ -121,7 +127,7 @@ def build(shards: ShardSet, fitter: Fitter, pictures: int = 1500, seed: int = 0)
     by_unit = _unit_motions(fitter, _vertices(fitter, nearest))
     to_px = float(np.sqrt((bias**2).sum() / 2))
     outwards = _outwards(mean)
-    reach = _reach(shards, mean, by_unit, weight, bias, outwards, rng.permutation(4 * len(shards)))
+    reach = _reach(shards, mean, by_unit, weight, bias, outwards, chosen)
 
     offset = np.zeros((NUM_POINTS, 3))
     ring = (outwards[:, None] * np.array(RING_PX)[None, :, None]).reshape(-1, 2) / to_px
@@ -224,7 +230,7 @@ def _reach(
     along, squares = np.zeros((2, len(outline), RING_STEPS))
     scale = shards.size_px / CROP_SIZE_PX
     first_px = float(np.sqrt((bias**2).sum() / 2))
-    for k in pictures[:1000]:
+    for k in pictures:
         q = shards.quadruple(k // 4)
         into = k % 4
         partner = PARTNER[into]
@@ -271,8 +277,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.pictures < 10:
-        parser.error("--pictures must be at least 10")
+    if args.pictures < _FEWEST:
+        parser.error(f"--pictures must be at least {_FEWEST}")
     try:
         model = ict.load(args.ict)
         fitter = Fitter(model, correspond.build(model))

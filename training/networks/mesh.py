@@ -22,6 +22,8 @@ ANCHORS: Final = (*range(NUM_LANDMARKS), *(o for o in OUTLINE for _ in range(RIN
 """Landmark that each point of the mesh hangs on: itself, or one of the outline."""
 NUM_POINTS: Final = len(ANCHORS)
 
+GIVEN: Final = ("mean_xy", "offset", "by_unit", "pose.weight", "pose.bias", "log_width")
+"""What is known of faces before any training."""
 NOSE_BASE: Final = (2, 97, 326, 98, 327)
 """Landmarks that the skull carries and hardly any expression moves, right above the teeth."""
 _TEETH_BEHIND: Final = -1.0
@@ -88,13 +90,18 @@ class FaceMesh(nn.Module):
         """Put in what is known of faces (training.data.face_mesh.FaceModelMesh.tensors).
 
         Raises:
-            ValueError: If a name or shape is another.
+            ValueError: If a name is missing or unknown, or a shape is another; nothing is put in.
         """
+        if set(given) != set(GIVEN):
+            raise ValueError(f"wear: has {sorted(given)}, expected {sorted(GIVEN)}")
         mine = {**dict(self.named_buffers()), **dict(self.named_parameters())}
         for name, value in given.items():
-            if name not in mine or value.shape != mine[name].shape:
-                wanted = tuple(mine[name].shape) if name in mine else "no such"
-                raise ValueError(f"wear: {name} has shape {tuple(value.shape)}, expected {wanted}")
+            if value.shape != mine[name].shape:
+                raise ValueError(
+                    f"wear: {name} has shape {tuple(value.shape)}, "
+                    f"expected {tuple(mine[name].shape)}"
+                )
+        for name, value in given.items():
             mine[name].copy_(value)
         # along x and y of a face that looks ahead, by the mean of both
         mine["px_per_unit"].copy_((self.pose.bias.square().sum() / 2).sqrt().clamp_min(1e-3))
@@ -153,6 +160,8 @@ class FaceMesh(nn.Module):
         pose = self._pose(landmarks_xy)  # (N, 2, 3, 1)
         # the model's y goes up
         a, b, behind = pose[..., 0].split(1, 2)
+        # a mean face's own turn is in the layers already, which are the mean of portraits
+        behind = behind - self.pose.bias.reshape(2, 3)[:, 2:]
         a = a / self.get_buffer("px_per_unit")
         b = b / -self.get_buffer("px_per_unit")
         nose = torch.index_select(landmarks_xy, 1, self.get_buffer("nose")).sum(1) * (
@@ -166,7 +175,8 @@ class FaceMesh(nn.Module):
     def _pose(self, landmarks_xy: Tensor) -> Tensor:
         """(N, 2, 3, 1) pixels along x and y of the model's three axes."""
         apart = (landmarks_xy - self.get_buffer("mean_xy")) * (1 / NORMAL_PX)
-        said: Tensor = self.pose(apart.flatten(1))
+        # a sum, and no product of matrices: those are half precision in a mixed graph
+        said = (apart.flatten(1)[:, None] * self.pose.weight).sum(2) + self.pose.bias
         return said.reshape(len(landmarks_xy), 2, 3, 1)
 
     def _points(

@@ -38,6 +38,8 @@ _DARKEST: Final = 0.4
 """Logarithm of the deepest shadow that lips throw inwards."""
 _MOST: Final = 3.0
 """Largest such output."""
+_LEAST_AREA: Final = 0.05
+"""What a layer shrinks to at least, whatever landmarks say: nothing is divided by less."""
 _AUS_RANGE: Final = (-0.5, 2.0)
 """Of intensities that move a layer."""
 _WIDE: Final = 32
@@ -184,7 +186,7 @@ class MouthLayers(nn.Module):
         a, b, c = (head[..., 0:1] * own[..., :3] + head[..., 1:2] * own[..., 3:]).split(1, 2)
         d, e, f = (head[..., 3:4] * own[..., :3] + head[..., 4:5] * own[..., 3:]).split(1, 2)
         c, f = c + head[..., 2:3], f + head[..., 5:6]
-        det = a * e - b * d
+        det = (a * e - b * d).clamp(min=_LEAST_AREA)
         # back: x' = (e (x - c) - b (y - f)) / det, y' = (a (y - f) - d (x - c)) / det; and from
         # there to grid_sample's -1 to 1
         x0, y0, x1, y1 = (v - _MIDDLE for v in DENTURE_XYXY)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_cuda import StaticEngine
+from engines.parity import some_landmarks
 from rt_swap import geometry, ops
 from rt_swap.backends import available_backends, get_backend
 from rt_swap.backends.cuda import fatbin, probe
@@ -185,6 +186,7 @@ def test_shipped_model_on_a_gpu_shows_what_the_cpu_shows(name, rng):
     matrix = geometry.invert(placed((350.0, 240.0), 1.2, 5.0, 256))
     inputs = {t.name: rng.normal(size=t.shape).astype(np.float32) * 0.3
               for t in GENERATOR_SPEC.inputs[1:]}  # fmt: skip
+    inputs["landmarks_xy"] = some_landmarks()
     crop = ops.crop_rgb(frame, geometry.invert(matrix), 256)
     with get_backend("onnxruntime").load(path, GENERATOR_SPEC, 0) as cpu:
         answers = cpu.run({"target_rgb": crop, **inputs})
