@@ -52,6 +52,14 @@ def test_stored_half_computes_in_float32_with_rounded_weights() -> None:
     assert 1e-5 < np.abs(answer(model) - before).max() < 64 * 2.0**-11
 
 
+def test_what_the_tokens_hang_on_stays_single() -> None:
+    model = linear()
+    wanted = answer(model)
+    model.graph.initializer[0].name = model.graph.node[0].input[1] = "encoder.tokens.weight2"
+    assert store_half(model) == 0
+    np.testing.assert_array_equal(answer(model), wanted)
+
+
 def test_loading_gives_the_plain_graph_back() -> None:
     model = linear()
     store_half(model)
