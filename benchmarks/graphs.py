@@ -297,6 +297,14 @@ def _split(s: _Step) -> Any:
     return s.call(_t().chunk, s.input(0), s.attributes["num_outputs"], axis)
 
 
+def _gather(s: _Step) -> Any:
+    axis = s.attributes.get("axis", 0)
+    index = s.constants.get(s.node.input[1])
+    if index is not None and np.ndim(index) == 0:  # a single index takes the axis away
+        return s.call(_t().select, s.input(0), axis, int(index))
+    return s.call(_t().index_select, s.input(0), axis, s.input(1))
+
+
 def _average_pool(s: _Step) -> Any:
     pads = list(s.attributes.get("pads", [0, 0, 0, 0]))
     return s.call(
@@ -374,9 +382,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Exp": _unary("exp"),
     "Expand": lambda s: s.call(_t().broadcast_to, s.input(0), tuple(s.integers(1))),
     "Flatten": lambda s: s.call(_t().flatten, s.input(0), s.attributes.get("axis", 1)),
-    "Gather": lambda s: s.call(
-        _t().index_select, s.input(0), s.attributes.get("axis", 0), s.input(1)
-    ),
+    "Gather": _gather,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
     "LeakyRelu": lambda s: s.call(
