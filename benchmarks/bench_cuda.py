@@ -27,14 +27,13 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import common
-from engines.parity import some_landmarks
 from rt_swap import geometry, ops
 from rt_swap.backends.cuda import fatbin, probe
 from rt_swap.backends.cuda.backend import CudaBackend
 from rt_swap.backends.cuda.chain import MAPS, Chain
 from rt_swap.backends.cuda.driver import DeviceInfo, Driver
 from rt_swap.backends.cuda.session import GpuSession
-from rt_swap.contract import CROP_SIZE_PX, GENERATOR_SPEC, GraphSpec
+from rt_swap.contract import CROP_SIZE_PX, GENERATOR_SPEC, GraphSpec, some_landmarks
 from rt_swap.errors import BackendUnavailable, ConfigError, RtSwapError
 from rt_swap.frames import F32, F64, U8
 from rt_swap.model import ModelBundle, load_bundle

@@ -26,9 +26,8 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.graphs import cost_of, torch_module
-from engines.parity import some_landmarks
 from rt_swap.backends import get_backend
-from rt_swap.contract import GENERATOR_SPEC, PARITY_ATOL_FP32
+from rt_swap.contract import GENERATOR_SPEC, PARITY_ATOL_FP32, some_landmarks
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F32
 from rt_swap.model import ModelBundle, load_bundle

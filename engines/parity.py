@@ -19,10 +19,10 @@ from rt_swap.contract import (
     ENCODER_SPEC,
     GENERATOR_SPEC,
     GRAPHS,
-    NUM_LANDMARKS,
     PARITY,
     GraphSpec,
     Tolerance,
+    some_landmarks,
 )
 from rt_swap.errors import ConfigError, SourceError
 from rt_swap.frames import F32, F64, U8
@@ -208,24 +208,6 @@ def astronaut_faces() -> list[Face]:
         face_in(dark, M, xy),
         face_in(large, geometry.compose(M, halve), 2 * xy),
     ]
-
-
-def some_landmarks() -> F32:
-    """(1, 478, 2) pixels, for pictures without a face: points spread evenly over where faces are
-    (Halton's sequence, 1960, of 2 and 3).
-    """
-
-    def halton(base: int) -> F64:
-        count, share = np.arange(1, NUM_LANDMARKS + 1), 1.0
-        out = np.zeros(NUM_LANDMARKS)
-        while count.any():
-            share /= base
-            out += share * (count % base)
-            count //= base
-        return out
-
-    spread = np.stack([halton(2), halton(3)], 1) * (0.6, 0.7) + (0.2, 0.2)
-    return np.ascontiguousarray(spread[None] * CROP_SIZE_PX, np.float32)
 
 
 def faces_of_pictures(pictures: Sequence[F32]) -> list[Face]:

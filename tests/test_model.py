@@ -103,7 +103,7 @@ def test_every_damaged_file_is_listed(folder: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "not a JSON object"),
         ("{}", "made for contract version None"),
-        ('{"contract_version": 1}', "name is missing.*files is missing.*created is missing"),
+        ('{"contract_version": 2}', "name is missing.*files is missing.*created is missing"),
         ("\ufffe", "cannot be read"),
     ],
 )

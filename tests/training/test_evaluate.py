@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.parity import some_landmarks
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.backends import get_backend
 from rt_swap.contract import CROP_SIZE_PX as S
-from rt_swap.contract import TOKEN_DIM
+from rt_swap.contract import TOKEN_DIM, some_landmarks
 from rt_swap.errors import ConfigError, ContractError
 from rt_swap.frames import TrackedFace
 from rt_swap.model import load_bundle
@@ -349,7 +348,7 @@ def test_a_checkpoint_run_by_pytorch_says_what_its_bundle_says(tmp_path: Path) -
     graphs = graphs_of_checkpoint(checkpoint)
     export_bundle(graphs, tmp_path / "bundle", name="t", config={}, data={}, steps=2, validation={})
     bundle = load_bundle(tmp_path / "bundle")
-    gains = np.ones(NUM_AUS, np.float32)
+    gains, points = np.ones(NUM_AUS, np.float32), some_landmarks()[0].astype(np.float64)
     with (
         evaluate.CropModel.of_bundle(bundle, get_backend("onnxruntime"), 1) as shipped,
         evaluate.CropModel.of_checkpoint(checkpoint) as trained,
@@ -357,6 +356,6 @@ def test_a_checkpoint_run_by_pytorch_says_what_its_bundle_says(tmp_path: Path) -
         a, b = (m.encode(picture(1)) for m in (shipped, trained))
         for one, other in zip(a, b, strict=True):
             np.testing.assert_allclose(one, other, atol=5e-3)
-        a, b = (m.answer(picture(2), b[0], gains) for m in (shipped, trained))
+        a, b = (m.answer(picture(2), b[0], gains, points) for m in (shipped, trained))
     assert np.abs(a.picture_rgb.astype(int) - b.picture_rgb).max() <= 3
     np.testing.assert_allclose(a.flow_xy, b.flow_xy, atol=0.05)

@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from engines.parity import some_landmarks
 from rt_swap.aus import NUM_AUS, AuId
-from rt_swap.contract import NUM_LANDMARKS
+from rt_swap.contract import NUM_LANDMARKS, some_landmarks
 from rt_swap.errors import ConfigError, ContractError
 from rt_swap.frames import TrackedFace
 from tests.support.fake_shards import write_fake_shard

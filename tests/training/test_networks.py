@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from engines.parity import some_landmarks
 from rt_swap.aus import NUM_AUS, AuId
 from rt_swap.contract import (
     CROP_SIZE_PX,
@@ -19,6 +18,7 @@ from rt_swap.contract import (
     GENERATOR_SPEC,
     PARITY_ATOL_FP32,
     TOKEN_DIM,
+    some_landmarks,
 )
 from training.compose import compose, fetch
 from training.config import LOOK_XYXY, get_config

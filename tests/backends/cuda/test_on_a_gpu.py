@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_cuda import StaticEngine
-from engines.parity import some_landmarks
 from rt_swap import geometry, ops
 from rt_swap.backends import available_backends, get_backend
 from rt_swap.backends.cuda import fatbin, probe
@@ -21,7 +20,7 @@ from rt_swap.backends.cuda.backend import CudaBackend
 from rt_swap.backends.cuda.colour import Colour
 from rt_swap.backends.cuda.driver import Driver
 from rt_swap.backends.cuda.session import GpuSession
-from rt_swap.contract import GENERATOR_SPEC
+from rt_swap.contract import GENERATOR_SPEC, some_landmarks
 from rt_swap.frames import F32, F64
 from rt_swap.ops import reference
 from tests.support.fake_gpu import FakeGpu, emulator, fatbin_for
