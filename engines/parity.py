@@ -85,14 +85,6 @@ class Face:
     landmarks_xy: F32
 
 
-def landmarks_in(landmarks_xy: F64, M_crop_from_frame: F64) -> F32:
-    """(478, 2) pixels of the frame -> (1, 478, 2) float32 pixels of the crop."""
-    from rt_swap import geometry
-
-    there = geometry.apply(M_crop_from_frame, landmarks_xy)
-    return np.ascontiguousarray(there[None], np.float32)
-
-
 def face_in(frame_bgr: U8, M_crop_from_frame: F64, landmarks_xy: F64) -> Face:
     """The face cut out; landmarks are the frame's, (478, 2) pixels."""
     from rt_swap import geometry
@@ -103,7 +95,7 @@ def face_in(frame_bgr: U8, M_crop_from_frame: F64, landmarks_xy: F64) -> Face:
         frame_bgr,
         M_crop_from_frame,
         crop_rgb(frame_bgr, M_frame_from_crop, CROP_SIZE_PX),
-        landmarks_in(landmarks_xy, M_crop_from_frame),
+        geometry.apply(M_crop_from_frame, landmarks_xy)[None].astype(np.float32),
     )
 
 

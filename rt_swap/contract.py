@@ -90,23 +90,14 @@ def template_xy() -> npt.NDArray[np.float64]:
 
 def some_landmarks() -> npt.NDArray[np.float32]:
     """Landmarks of nobody, for inputs that no picture gave: points spread evenly over where faces
-    are in the crop (Halton's sequence, 1960, of 2 and 3).
+    are in the crop (the additive recurrence R2 of Roberts, 2018).
 
     Returns:
         (1, 478, 2) pixels of the crop.
     """
-
-    def halton(base: int) -> npt.NDArray[np.float64]:
-        count, share = np.arange(1, NUM_LANDMARKS + 1), 1.0
-        out = np.zeros(NUM_LANDMARKS)
-        while count.any():
-            share /= base
-            out += share * (count % base)
-            count //= base
-        return out
-
-    spread = np.stack([halton(2), halton(3)], 1) * (0.6, 0.7) + (0.2, 0.2)
-    return np.ascontiguousarray(spread[None] * CROP_SIZE_PX, np.float32)
+    steps = np.arange(1, NUM_LANDMARKS + 1)[:, None] * (0.7548776662466927, 0.5698402909980532)
+    spread = (steps % 1.0) * (0.6, 0.7) + (0.2, 0.2)
+    return (spread[None] * CROP_SIZE_PX).astype(np.float32)
 
 
 # --- graphs --------------------------------------------------------------------------------------

@@ -283,8 +283,7 @@ class CropModel:
                 as it is, as the pipeline leaves it.
         """
         if landmarks_xy is None:
-            still = np.zeros((2, _S, _S), np.float32)
-            return Answer(target_rgb, still, np.ones((_S, _S), np.float32))
+            return self.warped(target_rgb, np.zeros((1, 2, _S, _S), np.float32))
         out = self._generator.run(
             {
                 "target_rgb": _tensor(target_rgb),

@@ -292,8 +292,7 @@ def loop(
             "train: some people are in --val-shards and in --shards or --reading-shards; "
             "make shards with the split rule"
         )
-    if held_out is not None and meshed:
-        BatchMaker(held_out, None, 0, landmarks=True)  # refuses now, not in an hour
+    plain = None if held_out is None else BatchMaker(held_out, None, 0, landmarks=meshed)
     rates = data.positive_rates(config.losses.presence_threshold)
     weights = losses.au_weights(torch.from_numpy(rates).float()).to(place)
     effect = torch.from_numpy(effect_factor(data)).to(place)
@@ -350,9 +349,8 @@ def loop(
     val_cache: dict[int, list[Batch]] = {}
 
     def held_out_batches(size_px: int) -> list[Batch]:
-        if size_px not in val_cache and held_out is not None:
-            plain = BatchMaker(held_out, None, 0, landmarks=meshed)
-            count = min(config.log.validation_quadruples, len(held_out))
+        if size_px not in val_cache and plain is not None:
+            count = min(config.log.validation_quadruples, len(plain.shards))
             val_cache.clear()
             val_cache[size_px] = [
                 plain.batch(start, min(2, count - start), size_px).to(place)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rt_swap.contract import NUM_LANDMARKS
 from rt_swap.errors import RtSwapError
 from rt_swap.frames import F32, F64, U8
 from rt_swap.tracking import FaceTracker, MediapipeTracker
@@ -66,7 +67,7 @@ def landmarks_of(tracker: FaceTracker, pictures: U8) -> F32:
     Returns:
         (Q, 4, 478, 3) float32 pixels; NaN where no face is found.
     """
-    out = np.full((*pictures.shape[:2], 478, 3), np.nan, np.float32)
+    out = np.full((*pictures.shape[:2], NUM_LANDMARKS, 3), np.nan, np.float32)
     for place in np.ndindex(*pictures.shape[:2]):
         found = crop_face(tracker, np.asarray(pictures[place]))
         if found is not None:
