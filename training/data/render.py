@@ -17,6 +17,7 @@ like the face; iris and sclera from the colours of the portrait's own eye.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -304,6 +305,12 @@ class Picture:
     unit_fields: F32
 
 
+def _weighed(arrays: F32, share: F32) -> F32:
+    """Mean of (N, ...) arrays plus their deviations from it, each times its (N,) share."""
+    mean = arrays.mean(0)
+    return np.asarray(mean + np.tensordot(share, arrays - mean, 1), np.float32)
+
+
 def trusted(picture: Picture, partner_rgb: U8) -> F32:
     """How far the partner's pixels can be trusted where this picture's lids, eyes and mouth are.
 
@@ -406,19 +413,50 @@ class Person:
         new = copy.copy(self)
         mine, theirs = self._fit, other._fit
         scale = mine.scale / theirs.scale
-        drawn = replace(
-            mine,
-            identity=(mine.identity + shape * (theirs.identity - mine.identity)).astype(np.float32),
-            residual_xy=(
-                mine.residual_xy + shape * (scale * theirs.residual_xy - mine.residual_xy)
-            ).astype(np.float32),
+        new._draw_as(
+            (mine.identity + shape * (theirs.identity - mine.identity)).astype(np.float32),
+            (mine.residual_xy + shape * (scale * theirs.residual_xy - mine.residual_xy)).astype(
+                np.float32
+            ),
         )
-        new._neutral = self._fitter.identity_shape(drawn.identity)
-        new._drawn = replace(drawn, blink_reach=self._fitter.blink_reach(drawn, new._neutral))
         new._other, new._other_share = other, albedo
-        new._unit_motion = None
         new._skins = self._log_skin(), other._log_skin()
         return new
+
+    def reshaped(self, others: Sequence[Person], own: float, weights: F32) -> Person:
+        """Somebody new: this person's skin, light and hair on a face of another shape.
+
+        Shapes are identity coefficients with what the fit left over, as deviations from the mean of
+        all who are given, this person among them. A sum of the others' deviations, weighed by
+        chance, varies as people do, without being any of them.
+
+        Args:
+            others: Drawn by the same rasteriser, at least one.
+            own: What stays of this person's own deviation; 1 and weights of 0 change nothing.
+            weights: (len(others),) of the others' deviations.
+
+        Returns:
+            A person of its own; this one stays as it is.
+        """
+        mine = self._drawn
+        identities = np.stack([mine.identity, *(o._fit.identity for o in others)])
+        residuals = np.stack(
+            [
+                mine.residual_xy,
+                *(o._fit.residual_xy * (mine.scale / o._fit.scale) for o in others),
+            ]
+        )
+        share = np.array([own, *weights], np.float32)
+        new = copy.copy(self)
+        new._draw_as(*(_weighed(a, share) for a in (identities, residuals)))
+        return new
+
+    def _draw_as(self, identity: F32, residual_xy: F32) -> None:
+        """From now on, show this shape."""
+        drawn = replace(self._fit, identity=identity, residual_xy=residual_xy)
+        self._neutral = self._fitter.identity_shape(drawn.identity)
+        self._drawn = replace(drawn, blink_reach=self._fitter.blink_reach(drawn, self._neutral))
+        self._unit_motion = None
 
     def _log_skin(self) -> tuple[F32, float]:
         """Mean (3,) and spread of the logarithm of the face's colours in the portrait as it is."""

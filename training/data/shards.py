@@ -24,11 +24,13 @@ ground truth.
 ``--pictures-only`` leaves out flow, keep, shade, region, fields, steps and landmarks: pictures for
 the encoder alone, nearly twice as many in the same time, in a fifth of the room.
 
-Each shard depends on the seed, the split, its own number, ``--mixed`` and ``--pictures-only``
-alone, so a run can be continued and repeated.
+Each shard depends on the seed, the split, its own number, ``--mixed``, ``--reshaped`` and
+``--pictures-only`` alone, so a run can be continued and repeated.
 
 ``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
 skin with another of the same split that was drawn shortly before. ``shard.json`` names both.
+``--reshaped`` gives a part of them a face of nobody's shape, as far from the mean as people are. A
+network that reads expressions would else know the resting faces of its few people by heart.
 """
 
 from __future__ import annotations
@@ -63,13 +65,16 @@ PICTURES_ONLY_PER_PAIR = 4
 """More of each, for without flow and fields fitting a person is a larger part of the work."""
 REAL_PER_SHARD = 64
 RECENT_PEOPLE = 8
-"""So many people are kept ready to be mixed with the next."""
+"""So many people are kept ready to be mixed with the next, or to lend it their shapes."""
+RESHAPED_SPREAD = 1.2
+"""How far shapes of nobody's lie from the mean, against fitted ones."""
 
 
 def write_shard(
     engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str,
         quadruples: int,
-    seed: int, size_px: int = CROP_SIZE_PX, mixed: float = 0.0, pictures_only: bool = False,
+    seed: int, size_px: int = CROP_SIZE_PX, mixed: float = 0.0, reshaped: float = 0.0,
+    pictures_only: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Render one shard.
 
@@ -83,6 +88,7 @@ def write_shard(
         seed: Of the run.
         size_px: Side of the crops.
         mixed: Part of the people that is mixed with another, in [0, 1].
+        reshaped: Part of the people whose face gets a shape of nobody's, in [0, 1].
         pictures_only: Leave out all that a swap needs and a reading does not.
 
     Returns:
@@ -109,6 +115,7 @@ def write_shard(
         }
     people: list[Portrait] = []
     mixed_with: list[Portrait | None] = []
+    shapes: list[bool] = []
     recent: list[tuple[Person, Portrait]] = []
     real: list[npt.NDArray[np.uint8]] = []
     order = iter(
@@ -139,8 +146,17 @@ def write_shard(
                     partner, second = ready[rng.integers(len(ready))]
                     # not all of either: a skin of two has the features of both, a little softer
                     person = person.mixed(partner, rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.6))
-                recent.append((made[0], portrait))
-                del recent[:-RECENT_PEOPLE]
+            if reshaped > 0 and recent and rng.random() < reshaped:
+                own = rng.uniform(0.0, 1.0)
+                # as far from the mean as people are, and a little farther
+                spread = RESHAPED_SPREAD * (1 - own**2) ** 0.5 / len(recent) ** 0.5
+                weights = rng.normal(0.0, spread, len(recent)).astype(np.float32)
+                person = person.reshaped([r[0] for r in recent], own, weights)
+                shapes.append(True)
+            else:
+                shapes.append(False)
+            recent.append((made[0], portrait))
+            del recent[:-RECENT_PEOPLE]
             mixed_with.append(second)
             return person, [portrait] if second is None else [portrait, second]
         raise ConfigError(
@@ -183,6 +199,7 @@ def write_shard(
         "index": index,
         "split": split,
         "mixed": mixed,
+        "reshaped": reshaped,
         "pictures_only": pictures_only,
         "aus": list(AU_NAMES),
         "regions": list(REGIONS),
@@ -192,8 +209,9 @@ def write_shard(
                 "dataset": p.dataset,
                 "person": p.person,
                 **({} if second is None else {"mixed_with": f"{second.dataset}/{second.person}"}),
+                **({"reshaped": True} if shape else {}),
             }
-            for p, second in zip(people, mixed_with, strict=True)
+            for p, second, shape in zip(people, mixed_with, shapes, strict=True)
         ],
         "rejected": rejects.by_reason,
     }
@@ -249,9 +267,9 @@ def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
 
 
 def _worker(
-    task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float, bool],
+    task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float, float, bool],
 ) -> None:
-    portraits, ict_path, out, indices, split, quadruples, seed, mixed, pictures_only = task
+    portraits, ict_path, out, indices, split, quadruples, seed, mixed, reshaped, only = task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)
     engine = PortraitEngine(ict_path)
@@ -262,7 +280,7 @@ def _worker(
         start = time.perf_counter()
         said = write_shard(
             engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed,
-            mixed=mixed, pictures_only=pictures_only,
+            mixed=mixed, reshaped=reshaped, pictures_only=only,
         )  # fmt: skip
         took = time.perf_counter() - start
         rejected = {k: len(v) for k, v in said["rejected"].items()}
@@ -280,7 +298,8 @@ def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> 
             continue
         said = json.loads(path.read_text(encoding="utf-8"))
         for name, default in (
-            ("seed", 0), ("split", ""), ("quadruples", 0), ("mixed", 0.0), ("pictures_only", False)
+            ("seed", 0), ("split", ""), ("quadruples", 0), ("mixed", 0.0), ("reshaped", 0.0),
+            ("pictures_only", False),
         ):  # fmt: skip
             if said.get(name, default) != getattr(args, name):
                 raise ConfigError(
@@ -327,6 +346,14 @@ def main(argv: list[str] | None = None) -> int:
         help="part of the people that is mixed with another, 0 to 1 (default: %(default)s)",
     )
     parser.add_argument(
+        "--reshaped",
+        type=float,
+        default=0.0,
+        metavar="PART",
+        help="part of the people whose face gets a shape of nobody's, 0 to 1 (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
         "--pictures-only",
         action="store_true",
         help="pictures and intensities alone, for training the encoder (--reading-shards)",
@@ -336,8 +363,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.shards < 1 or args.quadruples < 1 or args.workers < 1:
         parser.error("--shards, --quadruples and --workers must be at least 1")
-    if not 0 <= args.mixed <= 1:
-        parser.error("--mixed must be between 0 and 1")
+    if not (0 <= args.mixed <= 1 and 0 <= args.reshaped <= 1):
+        parser.error("--mixed and --reshaped must be between 0 and 1")
     try:
         portraits = portraits_of_split(args.portraits, args.split)
     except ConfigError as exc:
@@ -361,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
             args.quadruples,
             args.seed,
             args.mixed,
+            args.reshaped,
             args.pictures_only,
         )
         for w in range(workers)

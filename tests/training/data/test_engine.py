@@ -400,6 +400,58 @@ def test_mixed_shard_names_both_people_and_repeats(
     np.testing.assert_array_equal(*(np.load(f / "rgb.npy") for f in folders))
 
 
+def test_reshaped_by_nothing_is_the_same_person(engine, astronaut, stretched) -> None:
+    pair = expression(engine, AU12=0.8), expression(engine)
+    plain = astronaut[0].render_pair(*pair)
+    same = astronaut[0].reshaped([stretched], 1.0, np.zeros(1, np.float32)).render_pair(*pair)
+    for one, other in zip(plain, same, strict=True):
+        # a mean and the way from it add up to a float's last digit
+        np.testing.assert_allclose(one.flow_xy, other.flow_xy, atol=0.02)
+        assert np.abs(one.rgb.astype(int) - other.rgb).mean() < 0.05
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_reshaped_face_is_nobodys_and_its_truth_holds(engine, astronaut, stretched, share) -> None:
+    person, _ = astronaut
+    if share:  # a mixture's shape may be changed once more, and its skin stays mixed
+        person = person.mixed(stretched, share, 0.3)
+    rest, smile = expression(engine), expression(engine, AU12=0.8, AU26=0.3)
+    before = person.render_pair(smile, rest)
+    # away from the other: in the span of the two, and beyond this one
+    new = person.reshaped([stretched], 1.0, np.array([-0.8], np.float32))
+    shown, still = new.render_pair(smile, rest)
+    assert np.abs(still.rgb.astype(int) - before[1].rgb).mean() > 2
+    seen = shown.keep > 0.95
+    unchanged = np.abs(still.rgb.astype(float) - shown.rgb)[seen].mean()
+    carried = np.abs(warped(still.rgb, shown).astype(float) - shown.rgb)[seen].mean()
+    assert carried < 0.35 * unchanged
+    shut, opened = new.render_pair(expression(engine, AU45=1.0), rest)
+    eyeball = REGIONS.index("eyeball")
+    assert (shut.region == eyeball).sum() < 0.15 * (opened.region == eyeball).sum()
+    # she herself is as she was
+    np.testing.assert_array_equal(person.render_pair(smile, rest)[0].rgb, before[0].rgb)
+
+
+def test_reshaped_shard_says_so_and_repeats(
+    engine, astronaut_file: Path, stretched, tmp_path: Path
+) -> None:
+    portraits = [
+        Portrait(astronaut_file, "test", "a"),
+        Portrait(astronaut_file.with_name("stretched.png"), "test", "b"),
+    ]
+    for name, part in (("a", 1.0), ("b", 1.0), ("plain", 0.0)):
+        said = write_shard(
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7,
+            reshaped=part, pictures_only=True,
+        )  # fmt: skip
+        assert said["reshaped"] == part
+        # the first has nobody to take a shape from
+        assert [p.get("reshaped", False) for p in said["people"]] == [False, part > 0]
+    a, b, plain = (np.load(tmp_path / n / "shard_00000" / "rgb.npy") for n in ("a", "b", "plain"))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a.astype(int) - plain).mean() > 1
+
+
 def test_crop_jitter_is_small_and_repeats() -> None:
     a, b = (crop_jitter(np.random.default_rng(5), 256) for _ in range(2))
     np.testing.assert_array_equal(a, b)
@@ -471,7 +523,9 @@ def test_upper_teeth_hang_from_the_skull_and_lower_ones_from_the_jaw(engine, ast
     assert aside[0] > 4 and aside[1] < -4  # a person's left is on the picture's right
 
 
-@pytest.mark.parametrize(("name", "value"), [("--mixed", "0.5"), ("--seed", "3")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("--mixed", "0.5"), ("--reshaped", "0.5"), ("--seed", "3")]
+)
 def test_shards_cli_refuses_to_go_on_from_shards_made_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:
