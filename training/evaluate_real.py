@@ -31,7 +31,8 @@ Same person
     The London set shows each person neutral and smiling. The smiling picture of a held-out person
     drives their own neutral one; the output's descriptors are compared with the smiling picture's.
     "left" is the mean distance to it divided by the neutral picture's own: 1 is doing nothing, 0 is
-    the smile itself. This is the only real comparison free of differences between people.
+    the smile itself; in brackets where a smile moves a descriptor by less than MIN_SPAN (a smile
+    leaves brows alone), for there it is a quotient of two readings' noise. This is the only real comparison free of differences between people.
 
 Landmarks are found picture by picture (no smoothing over time) in a square about the pipeline's
 crop, resampled to one size, the same for target and output.
@@ -647,9 +648,15 @@ def _score_same_person(
             left.append(np.abs(series.output[0] - wanted))
             before.append(np.abs(series.target[0] - wanted))
     if not left:
-        return {"people": 0, "left": dict.fromkeys(NAMES, float("nan"))}
-    ratio = np.mean(left, axis=0) / np.maximum(np.mean(before, axis=0), 1e-9)
-    return {"people": len(left), "left": dict(zip(NAMES, ratio.tolist(), strict=True))}
+        nothing = dict.fromkeys(NAMES, float("nan"))
+        return {"people": 0, "left": nothing, "moved": nothing}
+    moved = np.mean(before, axis=0)
+    ratio = np.mean(left, axis=0) / np.maximum(moved, 1e-9)
+    return {
+        "people": len(left),
+        "left": dict(zip(NAMES, ratio.tolist(), strict=True)),
+        "moved": dict(zip(NAMES, moved.tolist(), strict=True)),
+    }
 
 
 def _spread(items: Sequence[Any], limit: int | None) -> list[Any]:
@@ -688,7 +695,7 @@ def text(report: Mapping[str, Any]) -> str:
         line("source -> target", titles, ("drift", "p95", "jit head", "jit expr", "read")),
     ]
     for row in report["clips"]["pairs"]:
-        cells = [_num(row["r"][n]) if row["moves"][n] else f"({_num(row['r'][n])})" for n in NAMES]
+        cells = [_bracketed(row["r"][n], row["moves"][n]) for n in NAMES]
         more = [*(_num(row[m]) for m in measures), f"{100 * row['read']:.0f}%"]
         lines.append(line(f"{_short(row['source'])} -> {_short(row['target'])}", cells, more))
     median, portraits, same = report["clips"]["median"], report["portraits"], report["same_person"]
@@ -708,7 +715,11 @@ def text(report: Mapping[str, Any]) -> str:
         row_line("median", portraits["median_r"], [_num(portraits["median_drift_deg"])]),
         "",
         "Own smile on own resting face: mean distance to it that is left (1: nothing done)",
-        row_line(f"{same['people']} held-out people", same["left"]),
+        line(
+            f"{same['people']} held-out people",
+            [_bracketed(same["left"][n], same["moved"][n] >= MIN_SPAN[n]) for n in NAMES],
+        ),
+        row_line("how far a smile moves it, outer canthal distances", same["moved"]),
         "",
         *(f"{'met   ' if met else 'missed'} {name}" for name, met in report["aims"].items()),
     ]
@@ -717,6 +728,10 @@ def text(report: Mapping[str, Any]) -> str:
 
 def _num(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def _bracketed(value: float, counts: bool) -> str:
+    return _num(value) if counts else f"({_num(value)})"
 
 
 def _short(name: str) -> str:

@@ -32,15 +32,16 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
         "smile": _both(AU12=0.75, AU6=0.5, AU7=0.1, AU10=0.15, AU26=0.1),
         # the eyes narrow with the cheeks, the lower lip goes down with the jaw
         "laugh": _both(AU12=1.0, AU6=0.85, AU7=0.35, AU10=0.35, AU16=0.25, AU26=0.5),
-        "surprise": _both(AU1=0.9, AU2=0.9, AU5=0.75, AU26=0.6),
+        "surprise": _both(AU1=0.9, AU2=0.9, AU5=0.75, AU26=0.5),
         "anger": _both(AU4=1.0, AU5=0.3, AU7=0.65, AU9=0.35, AU17=0.35, AU24=0.75),
         "sadness": _both(AU1=0.85, AU4=0.4, AU7=0.15, AU15=0.75, AU17=0.45, AU64=0.25),
-        "disgust": _both(AU4=0.4, AU6=0.25, AU7=0.4, AU9=0.95, AU10=0.6, AU15=0.3, AU17=0.25),
-        "fear": _both(AU1=0.85, AU2=0.5, AU4=0.45, AU5=0.9, AU16=0.2, AU20=0.7, AU26=0.35),
+        # the nose's wrinkler lifts the upper lip already: more would bare the gums
+        "disgust": _both(AU4=0.5, AU6=0.35, AU7=0.5, AU9=0.85, AU10=0.05, AU15=0.5, AU17=0.6),
+        "fear": _both(AU1=0.85, AU2=0.5, AU4=0.45, AU5=0.9, AU20=0.5, AU26=0.5),
         "wink": {
-            AuId.AU45: (1.0, 0.0),
+            AuId.AU45: (0.9, 0.0),
             AuId.AU6: (0.6, 0.1),
-            AuId.AU7: (0.4, 0.0),
+            AuId.AU7: (0.9, 0.0),
             AuId.AU12: (0.5, 0.25),
         },
     }

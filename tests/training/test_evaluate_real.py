@@ -235,7 +235,11 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
             "median_r": dict.fromkeys(NAMES, 0.5),
             "median_drift_deg": 0.4,
         },
-        "same_person": {"people": 3, "left": dict.fromkeys(NAMES, 0.25)},
+        "same_person": {
+            "people": 3,
+            "left": dict.fromkeys(NAMES, 0.25) | {"brow_height": 1.75},
+            "moved": dict.fromkeys(NAMES, 0.09) | {"brow_height": 0.004},
+        },
         "aims": dict.fromkeys([*AIMS, "drift"], True),
     }
     text = evaluate_real.text(report)
@@ -243,6 +247,8 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
     assert "(1.00)" in text  # the source hardly moves
     assert "n.jpg <- 9 sources" in text
     assert "met    drift" in text
+    own = next(line for line in text.splitlines() if line.startswith("3 held-out people")).split()
+    assert own[3:] == ["0.25", "0.25", "0.25", "(1.75)", "0.25"]  # a smile leaves brows alone
     assert len({len(line.split()) for line in text.splitlines() if line.startswith("aim")}) == 1
 
 

@@ -27,7 +27,7 @@ from training.networks import Critics, RtNet, build, mix_tokens
 from training.networks.critics import EYES_XYXY, MOUTH_XYXY, cut
 from training.networks.encoder import cut_look, look
 from training.networks.export_graphs import EncoderGraph, GeneratorGraph
-from training.networks.generator import firm_shrink, straight_through, with_mouth
+from training.networks.generator import BESIDE_PX, firm_shrink, straight_through, with_mouth
 from training.networks.mouth import (
     DENTURE_HW,
     DENTURE_SCALE,
@@ -225,7 +225,8 @@ def test_mouth_covers_the_fill_where_it_is_and_learns_its_place_from_its_place_a
     logit = torch.full((1, 1, 88, 104), -40.0)
     logit[..., 20:30, 50:60] = 40.0
     logit.requires_grad_()
-    both = with_mouth(fill, inside, logit)
+    kept = torch.full((1, 1, 192, 176), 40.0)
+    both = with_mouth(fill, inside, logit, kept)
     x0, y0 = (TEETH_XYXY[i] - LOOK_XYXY[i] for i in range(2))
     hole = (..., slice(y0 + 20, y0 + 30), slice(x0 + 50, x0 + 60))
     assert torch.equal(both[hole], inside[..., 20:30, 50:60])
@@ -234,6 +235,25 @@ def test_mouth_covers_the_fill_where_it_is_and_learns_its_place_from_its_place_a
     assert torch.equal(both[rest], fill[rest])
     both.sum().backward()
     assert logit.grad is None and inside.grad is not None and inside.grad.any()
+
+
+def test_hole_right_beside_the_inside_of_a_mouth_is_inside_and_one_elsewhere_is_not() -> None:
+    fill, inside = torch.rand(1, 3, 192, 176), torch.rand(1, 3, 88, 104)
+    logit, kept = torch.full((1, 1, 88, 104), -40.0), torch.full((1, 1, 192, 176), 40.0)
+    logit[..., 20:30, 50:60] = 40.0
+    x0, y0 = (TEETH_XYXY[i] - LOOK_XYXY[i] for i in range(2))
+    kept[..., y0 + 20 : y0 + 50, x0 + 50 : x0 + 60] = -40.0  # open farther down than was thought
+    kept[..., y0 + 20, x0 + 10] = -40.0
+    kept.requires_grad_()
+    both = with_mouth(fill, inside, logit, kept)
+    columns = slice(50, 60)
+    shown = both[..., y0 : y0 + 88, x0 : x0 + 104]
+    reach = 30 + BESIDE_PX
+    assert torch.equal(shown[..., 20:reach, columns], inside[..., 20:reach, columns])
+    rest = torch.ones(88, 104, dtype=torch.bool)
+    rest[20:reach, columns] = False
+    assert torch.equal(shown[..., rest], fill[..., y0 : y0 + 88, x0 : x0 + 104][..., rest])
+    assert not both.requires_grad  # keep is learned from what can be fetched, not from teeth
 
 
 def test_a_denture_of_another_shape_is_refused() -> None:

@@ -35,6 +35,8 @@ OUTSIDE_LOGIT = 8.0
 """Of keep, where the networks see nothing."""
 EDGE_PX = 16
 """Over so many pixels inside the look's edges the instructions fade to "leave it alone"."""
+BESIDE_PX = 4
+"""How far from what is known to be the mouth's inside a hole still is, pixels."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,26 @@ def look_fade() -> Tensor:
     return (sides[0][:, None] * sides[1][None, :])[None, None]
 
 
-def with_mouth(fill_rgb: Tensor, inside_rgb: Tensor, mouth_logit: Tensor) -> Tensor:
+def with_mouth(
+    fill_rgb: Tensor, inside_rgb: Tensor, mouth_logit: Tensor, keep_logit: Tensor
+) -> Tensor:
     """Lay the inside of the mouth over the fill, where it is.
 
     Where it is is learned from where it is, not from what would be nearest to the truth: a mean of
-    pictures always is, and sharp teeth a pixel off never are.
+    pictures always is, and sharp teeth a pixel off never are. What cannot be fetched right beside
+    it is inside, too: else a mouth that opens by more than was thought keeps a rim of soft paint.
 
     Args:
         fill_rgb: (N, 3, 192, 176).
         inside_rgb: (N, 3, 88, 104).
         mouth_logit: (N, 1, 88, 104).
+        keep_logit: (N, 1, 192, 176).
     """
     x0, y0, x1, y1 = (v - LOOK_XYXY[i % 2] for i, v in enumerate(TEETH_XYXY))
     share = torch.sigmoid(mouth_logit).detach()
+    hole = torch.sigmoid(-keep_logit[:, :, y0:y1, x0:x1]).detach()
+    beside = F.max_pool2d(share, 2 * BESIDE_PX + 1, stride=1, padding=BESIDE_PX)
+    share = torch.maximum(share, hole * beside)
     change = share * (inside_rgb - fill_rgb[:, :, y0:y1, x0:x1])
     return fill_rgb + F.pad(change, (x0, LOOK_HW[1] - x1, y0, LOOK_HW[0] - y1))
 
@@ -298,18 +307,18 @@ class Generator(nn.Module):
         fade = self.get_buffer("fade")
         flow_raw = smooth[:, :2] * cfg.flow_scale_px * fade
         sharp = F.pixel_shuffle(self.head_sharp(x).float().contiguous(), 2)
+        keep_logit = sharp[:, :1] + 4.0  # keep everything at first
         fill = torch.sigmoid(sharp[:, 1:4])
         mouth_logit = None
         if self.mouth is not None:
             inside, mouth_logit = self.mouth(
                 x, features.sixteenth, z, self._aus(mixed_tokens), self._head_place(landmarks_xy)
             )
-            fill = with_mouth(fill, inside, mouth_logit)
+            fill = with_mouth(fill, inside, mouth_logit, keep_logit)
         flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
         shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit * fade
         shade_log2 = straight_through(firm_shrink(shade_raw, cfg.shade_dead_log2), shade_raw)
-        keep_logit = sharp[:, :1] + 4.0  # keep everything at first
         keep_soft = torch.sigmoid(keep_logit)
         keep = straight_through(torch.clamp(keep_soft * 1.1 - 0.05, 0.0, 1.0), keep_soft)
         unit_px = size_px / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
