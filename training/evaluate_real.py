@@ -32,7 +32,8 @@ Same person
     drives their own neutral one; the output's descriptors are compared with the smiling picture's.
     "left" is the mean distance to it divided by the neutral picture's own: 1 is doing nothing, 0 is
     the smile itself; in brackets where a smile moves a descriptor by less than MIN_SPAN (a smile
-    leaves brows alone), for there it is a quotient of two readings' noise. This is the only real comparison free of differences between people.
+    leaves brows alone), for there it is a quotient of two readings' noise. This is the only real
+    comparison free of differences between people.
 
 Landmarks are found picture by picture (no smoothing over time) in a square about the pipeline's
 crop, resampled to one size, the same for target and output.
