@@ -85,8 +85,9 @@ MIN_SPAN: Final[dict[str, float]] = {
     "brow_height": 0.03,
     "eye_opening": 0.03,
 }
-"""Least movement of a source (5th to 95th percentile, outer canthal distances) for its correlation
-to mean something."""
+"""Least movement, outer canthal distances, for a figure about it to mean something: of a source
+over time (5th to 95th percentile) for its correlation, between resting face and smile (mean
+distance) for what a swap leaves of it."""
 
 AIMS: Final[dict[str, float]] = {
     "mouth_opening": 0.95,
@@ -715,7 +716,8 @@ def text(report: Mapping[str, Any]) -> str:
     lines += [
         row_line("median", portraits["median_r"], [_num(portraits["median_drift_deg"])]),
         "",
-        "Own smile on own resting face: mean distance to it that is left (1: nothing done)",
+        "Own smile on own resting face: mean distance to it that is left (1: nothing done;",
+        "in brackets: a smile hardly moves it)",
         line(
             f"{same['people']} held-out people",
             [_bracketed(same["left"][n], same["moved"][n] >= MIN_SPAN[n]) for n in NAMES],
@@ -732,7 +734,7 @@ def _num(value: float) -> str:
 
 
 def _bracketed(value: float, counts: bool) -> str:
-    return _num(value) if counts else f"({_num(value)})"
+    return _num(value) if counts or not math.isfinite(value) else f"({_num(value)})"
 
 
 def _short(name: str) -> str:

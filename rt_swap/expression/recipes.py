@@ -39,9 +39,9 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
         "disgust": _both(AU4=0.5, AU6=0.35, AU7=0.5, AU9=0.85, AU10=0.05, AU15=0.5, AU17=0.6),
         "fear": _both(AU1=0.85, AU2=0.5, AU4=0.45, AU5=0.9, AU20=0.5, AU26=0.5),
         "wink": {
-            AuId.AU45: (0.9, 0.0),
+            AuId.AU45: (1.0, 0.0),
             AuId.AU6: (0.6, 0.1),
-            AuId.AU7: (0.9, 0.0),
+            AuId.AU7: (0.8, 0.0),
             AuId.AU12: (0.5, 0.25),
         },
     }

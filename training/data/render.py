@@ -411,7 +411,7 @@ class Person:
             A person of its own; this one stays as it is.
         """
         new = copy.copy(self)
-        mine, theirs = self._fit, other._fit
+        mine, theirs = self._drawn, other._drawn
         scale = mine.scale / theirs.scale
         new._draw_as(
             (mine.identity + shape * (theirs.identity - mine.identity)).astype(np.float32),
@@ -427,11 +427,12 @@ class Person:
         """Somebody new: this person's skin, light and hair on a face of another shape.
 
         Shapes are identity coefficients with what the fit left over, as deviations from the mean of
-        all who are given, this person among them. A sum of the others' deviations, weighed by
-        chance, varies as people do, without being any of them.
+        all who are given, this person among them: ``mean + own * mine + sum(weights * theirs)``.
+        With weights drawn at random such sums vary as people do, without being any of them.
 
         Args:
-            others: Drawn by the same rasteriser, at least one.
+            others: Drawn by the same rasteriser, at least one; each as shown, whatever was mixed
+                or reshaped before.
             own: What stays of this person's own deviation; 1 and weights of 0 change nothing.
             weights: (len(others),) of the others' deviations.
 
@@ -439,11 +440,11 @@ class Person:
             A person of its own; this one stays as it is.
         """
         mine = self._drawn
-        identities = np.stack([mine.identity, *(o._fit.identity for o in others)])
+        identities = np.stack([mine.identity, *(o._drawn.identity for o in others)])
         residuals = np.stack(
             [
                 mine.residual_xy,
-                *(o._fit.residual_xy * (mine.scale / o._fit.scale) for o in others),
+                *(o._drawn.residual_xy * (mine.scale / o._drawn.scale) for o in others),
             ]
         )
         share = np.array([own, *weights], np.float32)

@@ -29,8 +29,9 @@ Each shard depends on the seed, the split, its own number, ``--mixed``, ``--resh
 
 ``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
 skin with another of the same split that was drawn shortly before. ``shard.json`` names both.
-``--reshaped`` gives a part of them a face of nobody's shape, as far from the mean as people are. A
-network that reads expressions would else know the resting faces of its few people by heart.
+``--reshaped`` gives a part of the people a face of nobody's shape, out of those of people drawn
+shortly before, about as far from the mean as theirs. A network that reads expressions would else
+know the resting faces of its few people by heart.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ REAL_PER_SHARD = 64
 RECENT_PEOPLE = 8
 """So many people are kept ready to be mixed with the next, or to lend it their shapes."""
 RESHAPED_SPREAD = 1.2
-"""How far shapes of nobody's lie from the mean, against fitted ones."""
+"""How far what is lent lies from the mean, against the lenders themselves; with what stays of their
+own, new shapes are about a seventh farther from it than fitted ones.
+"""
 
 
 def write_shard(
@@ -115,7 +118,7 @@ def write_shard(
         }
     people: list[Portrait] = []
     mixed_with: list[Portrait | None] = []
-    shapes: list[bool] = []
+    is_reshaped: list[bool] = []
     recent: list[tuple[Person, Portrait]] = []
     real: list[npt.NDArray[np.uint8]] = []
     order = iter(
@@ -139,24 +142,22 @@ def write_shard(
             if len(real) < REAL_PER_SHARD:
                 real.append(made[1])
             person, second = made[0], None
-            if mixed > 0:
-                taken.add((portrait.dataset, portrait.person))
-                ready = [r for r in recent if (r[1].dataset, r[1].person) not in taken]
-                if ready and rng.random() < mixed:
-                    partner, second = ready[rng.integers(len(ready))]
-                    # not all of either: a skin of two has the features of both, a little softer
-                    person = person.mixed(partner, rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.6))
-            if reshaped > 0 and recent and rng.random() < reshaped:
+            taken.add((portrait.dataset, portrait.person))
+            ready = [r for r in recent if (r[1].dataset, r[1].person) not in taken]
+            if mixed > 0 and ready and rng.random() < mixed:
+                partner, second = ready[rng.integers(len(ready))]
+                # not all of either: a skin of two has the features of both, a little softer
+                person = person.mixed(partner, rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.6))
+            # of one other alone there is only the line between the two
+            is_reshaped.append(reshaped > 0 and len(ready) > 1 and rng.random() < reshaped)
+            if is_reshaped[-1]:
                 own = rng.uniform(0.0, 1.0)
-                # as far from the mean as people are, and a little farther
-                spread = RESHAPED_SPREAD * (1 - own**2) ** 0.5 / len(recent) ** 0.5
-                weights = rng.normal(0.0, spread, len(recent)).astype(np.float32)
-                person = person.reshaped([r[0] for r in recent], own, weights)
-                shapes.append(True)
-            else:
-                shapes.append(False)
-            recent.append((made[0], portrait))
-            del recent[:-RECENT_PEOPLE]
+                spread = RESHAPED_SPREAD * (1 - own**2) ** 0.5 / len(ready) ** 0.5
+                weights = rng.normal(0.0, spread, len(ready)).astype(np.float32)
+                person = person.reshaped([r[0] for r in ready], own, weights)
+            if mixed > 0 or reshaped > 0:
+                recent.append((made[0], portrait))
+                del recent[:-RECENT_PEOPLE]
             mixed_with.append(second)
             return person, [portrait] if second is None else [portrait, second]
         raise ConfigError(
@@ -209,9 +210,9 @@ def write_shard(
                 "dataset": p.dataset,
                 "person": p.person,
                 **({} if second is None else {"mixed_with": f"{second.dataset}/{second.person}"}),
-                **({"reshaped": True} if shape else {}),
+                **({"reshaped": True} if new_shape else {}),
             }
-            for p, second, shape in zip(people, mixed_with, shapes, strict=True)
+            for p, second, new_shape in zip(people, mixed_with, is_reshaped, strict=True)
         ],
         "rejected": rejects.by_reason,
     }
@@ -269,7 +270,9 @@ def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
 def _worker(
     task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float, float, bool],
 ) -> None:
-    portraits, ict_path, out, indices, split, quadruples, seed, mixed, reshaped, only = task
+    portraits, ict_path, out, indices, split, quadruples, seed, mixed, reshaped, pictures_only = (
+        task
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)
     engine = PortraitEngine(ict_path)
@@ -280,7 +283,7 @@ def _worker(
         start = time.perf_counter()
         said = write_shard(
             engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed,
-            mixed=mixed, reshaped=reshaped, pictures_only=only,
+            mixed=mixed, reshaped=reshaped, pictures_only=pictures_only,
         )  # fmt: skip
         took = time.perf_counter() - start
         rejected = {k: len(v) for k, v in said["rejected"].items()}

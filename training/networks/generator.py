@@ -137,7 +137,9 @@ def with_mouth(
 
     Where it is is learned from where it is, not from what would be nearest to the truth: a mean of
     pictures always is, and sharp teeth a pixel off never are. What cannot be fetched right beside
-    it is inside, too: else a mouth that opens by more than was thought keeps a rim of soft paint.
+    it counts as inside, too: else a mouth that opens by more than was thought keeps a rim of soft
+    paint. (Lip that was rolled in is such a hole as well: one pixel in sixteen of those in rendered
+    answers. It is shown as inside.)
 
     Args:
         fill_rgb: (N, 3, 192, 176).

@@ -21,7 +21,7 @@ from training.data.nudge import added, way_back
 from training.data.portraits import Portrait, crop_jitter, list_portraits
 from training.data.preview import main as preview_main
 from training.data.preview import warped
-from training.data.render import REGIONS, Picture, trusted
+from training.data.render import REGIONS, Person, Picture, trusted
 from training.data.sequences import render as render_sequence
 from training.data.shards import in_steps, write_shard
 from training.data.shards import main as shards_main
@@ -418,7 +418,14 @@ def test_reshaped_face_is_nobodys_and_its_truth_holds(engine, astronaut, stretch
     rest, smile = expression(engine), expression(engine, AU12=0.8, AU26=0.3)
     before = person.render_pair(smile, rest)
     # away from the other: in the span of the two, and beyond this one
-    new = person.reshaped([stretched], 1.0, np.array([-0.8], np.float32))
+    new = person.reshaped([stretched], 0.9, np.array([-0.8], np.float32))
+    mine, theirs, made = person._drawn, stretched._drawn, new._drawn
+    for name, scale in (("identity", 1.0), ("residual_xy", mine.scale / theirs.scale)):
+        one, other = getattr(mine, name), getattr(theirs, name) * scale
+        mean = (one + other) / 2
+        want = mean + 0.9 * (one - mean) - 0.8 * (other - mean)
+        np.testing.assert_allclose(getattr(made, name), want, atol=1e-3)
+    assert (new._other, new._other_share) == (person._other, person._other_share)
     shown, still = new.render_pair(smile, rest)
     assert np.abs(still.rgb.astype(int) - before[1].rgb).mean() > 2
     seen = shown.keep > 0.95
@@ -433,23 +440,46 @@ def test_reshaped_face_is_nobodys_and_its_truth_holds(engine, astronaut, stretch
 
 
 def test_reshaped_shard_says_so_and_repeats(
-    engine, astronaut_file: Path, stretched, tmp_path: Path
+    engine, astronaut_file: Path, stretched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    portraits = [
-        Portrait(astronaut_file, "test", "a"),
-        Portrait(astronaut_file.with_name("stretched.png"), "test", "b"),
+    mirrored = astronaut_file.with_name("mirrored3.png")
+    cv2.imwrite(str(mirrored), cv2.imread(str(astronaut_file))[:, ::-1])
+    files = (astronaut_file, astronaut_file.with_name("stretched.png"), mirrored)
+    portraits = [Portrait(file, "test", name) for file, name in zip(files, "abc", strict=True)] + [
+        Portrait(astronaut_file, "test", name) for name in "de"
     ]
-    for name, part in (("a", 1.0), ("b", 1.0), ("plain", 0.0)):
+
+    def written(name: str, part: float) -> tuple[list[bool], np.ndarray]:
         said = write_shard(
-            engine, portraits, tmp_path / name, 0, split="train", quadruples=2, seed=7,
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=8, seed=7,
             reshaped=part, pictures_only=True,
         )  # fmt: skip
         assert said["reshaped"] == part
-        # the first has nobody to take a shape from
-        assert [p.get("reshaped", False) for p in said["people"]] == [False, part > 0]
-    a, b, plain = (np.load(tmp_path / n / "shard_00000" / "rgb.npy") for n in ("a", "b", "plain"))
-    np.testing.assert_array_equal(a, b)
-    assert np.abs(a.astype(int) - plain).mean() > 1
+        told = [p.get("reshaped", False) for p in said["people"]]
+        return told, np.load(tmp_path / name / "shard_00000" / "rgb.npy")
+
+    told, rgb = written("a", 1.0)
+    # neither oneself nor whom one swaps with lends a shape, and one other alone does not either
+    assert told[:2] == [False, False] and any(told)
+    again, same = written("b", 1.0)
+    assert again == told
+    np.testing.assert_array_equal(rgb, same)
+    assert not any(written("plain", 0.0)[0])
+    given = []
+
+    def watched(person, others, own, weights):
+        given.append((len(others), own, weights))
+        return person
+
+    monkeypatch.setattr(Person, "reshaped", watched)
+    _, unshaped = written("c", 1.0)
+    assert len(given) == sum(told)
+    for lenders, own, weights in given:
+        assert lenders == len(weights) > 1 and 0 <= own < 1 and np.abs(weights).max() > 0.01
+    apart = np.abs(rgb.astype(int) - unshaped).reshape(len(told) // 2, 4, 2, -1).mean((1, 3))
+    assert [bool(a > 1) for a in apart.ravel()] == told and (
+        apart.ravel()[~np.array(told)] == 0
+    ).all()
 
 
 def test_crop_jitter_is_small_and_repeats() -> None:
