@@ -318,6 +318,26 @@ def _average_pool(s: _Step) -> Any:
     )
 
 
+def _max_pool(s: _Step) -> Any:
+    pads = list(s.attributes.get("pads", [0, 0, 0, 0]))
+    if pads[:2] != pads[2:] or set(s.attributes.get("dilations", [1])) != {1}:
+        raise ConfigError(f"MaxPool {s.node.name!r}: only even padding, undilated, is known here")
+    return s.call(
+        _f().max_pool2d,
+        s.input(0),
+        tuple(s.attributes["kernel_shape"]),
+        tuple(s.attributes.get("strides", [1, 1])),
+        tuple(pads[:2]),
+        ceil_mode=bool(s.attributes.get("ceil_mode", 0)),
+    )
+
+
+def _max(s: _Step) -> Any:
+    if len(s.node.input) != 2:
+        raise ConfigError(f"Max {s.node.name!r}: only of two is known here")
+    return s.call(_t().maximum, s.input(0), s.input(1))
+
+
 def _clip(s: _Step) -> Any:
     low = float(s.constant(1)) if s.has(1) else None
     high = float(s.constant(2)) if s.has(2) else None
@@ -389,6 +409,8 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
         _f().leaky_relu, s.input(0), float(s.attributes.get("alpha", 0.01))
     ),
     "MatMul": _binary(operator.matmul),
+    "Max": _max,
+    "MaxPool": _max_pool,
     "Mul": _binary(operator.mul),
     "Neg": _unary("neg"),
     "Reciprocal": _unary("reciprocal"),
