@@ -209,6 +209,11 @@ class LossConfig:
     """The difference of two pictures' tokens of one person against the labels' difference."""
     token_invariance: float = 0.05
     """Tokens of different people with one expression agree."""
+    distilled: float = 300.0
+    """What a larger network reads off the same pictures (--distil-from), in the measure of
+    token_effect (Hinton, Vinyals and Dean, arXiv 1503.02531, for numbers in place of classes); no
+    such term without one.
+    """
     labelled_au: float = 0.5
     """What is read off labelled real pictures (--labelled) against their labels, binary
     cross-entropy through the tokens; no such term without such pictures.
@@ -549,20 +554,18 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     "rt-nano": TrainConfig(
         "rt-nano",
         network=NetworkConfig(
-            stem_channels=(16, 32, 64, 96),
-            stem_blocks=(0, 1, 1),
+            stem_channels=(16, 32, 64, 112),
+            stem_blocks=(1, 3, 2),
             token_features=64,
-            token_hidden=32,
-            token_global=48,
-            token_wide_channels=32,
-            token_wide_rank=64,
-            token_wide_hidden=192,
             au_free_channels=64,
-            condition_dim=96,
-            decoder_channels=(96, 64, 32, 16),
+            decoder_channels=(80, 64, 32, 16),
             decoder_blocks=(1, 1, 1, 0),
             mesh_features=12,
+            mouth_hidden=64,
         ),
+        augment=AugmentConfig(occlude=0.05),
+        optim=OptimConfig(lr=8e-4),
+        phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
     ),
     "rt-small": TrainConfig(
         "rt-small",

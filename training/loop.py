@@ -32,6 +32,7 @@ from training.checkpoint import (
     Progress,
     latest_checkpoint,
     layers_of,
+    load_net,
     resume_checkpoint,
     save_checkpoint,
     warm_start,
@@ -211,6 +212,7 @@ def loop(
     init_from: Path | None = None,
     init_parts: Sequence[str] = (),
     only: Sequence[str] = (),
+    distil_from: Path | None = None,
     time_budget_min: float | None = None,
     max_steps: int | None = None,
     device: str = "auto",
@@ -235,6 +237,7 @@ def loop(
         init_from: Checkpoint whose fitting weights are the start.
         init_parts: Only these parts of it ("encoder", "generator", "label_tokens"); empty for all.
         only: Train only weights whose names start so, such as "generator.mouth."; empty for all.
+        distil_from: Checkpoint of a larger network, whose readings the encoder learns, too.
         time_budget_min: Minutes of training, over all resumptions; takes the place of
             ``config.steps``.
         max_steps: Stop after this step of the schedule without finishing it (None: never).
@@ -330,7 +333,11 @@ def loop(
         ),
         "critics": torch.optim.Adam(critics.parameters(), o.critic_lr, o.critic_betas, fused=True),
     }
-    objective = Objective(config, weights, effect, labelled_weights)
+    larger = None
+    if distil_from is not None:
+        larger, _ = load_net(distil_from)
+        larger = larger.requires_grad_(False).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective = Objective(config, weights, effect, labelled_weights, larger)
     state = Progress()
     checkpoints = out / "checkpoints"
     newest = latest_checkpoint(checkpoints) if resume else None

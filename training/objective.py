@@ -254,6 +254,7 @@ class Objective:
         au_weights: (K,) from losses.au_weights.
         effect: (2K, 2K) from training.data.effect.
         labelled_weights: (K,) of labelled pictures, where there are some.
+        larger: What reads for the encoder to learn from, in eval mode; None for nobody.
     """
 
     def __init__(
@@ -262,9 +263,10 @@ class Objective:
         au_weights: Tensor,
         effect: Tensor,
         labelled_weights: Tensor | None = None,
+        larger: RtNet | None = None,
     ) -> None:
         self.config, self.au_weights, self.effect = config, au_weights, effect
-        self.labelled_weights = labelled_weights
+        self.labelled_weights, self.larger = labelled_weights, larger
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether a lazy term is computed on this step."""
@@ -294,7 +296,7 @@ class Objective:
         terms = self._tokens(net, batch, encoded.tokens, net.label_tokens(batch.aus_lr).float())
         if self.config.augment.nudge > 0:  # pictures that are no swaps of each other any more
             del terms["token_invariance"]
-        terms |= self._labelled(logits, labelled)
+        terms |= self._labelled(logits, labelled) | self._distilled(net, batch, encoded.tokens)
         total = torch.stack([getattr(self.config.losses, k) * v for k, v in terms.items()]).sum()
         return total, terms
 
@@ -318,6 +320,7 @@ class Objective:
         terms = self._ground_truth(batch, forward)
         terms |= self._tokens(net, batch, forward.encoded.tokens, forward.label_tokens)
         terms |= self._labelled(forward.labelled_logits, labelled)
+        terms |= self._distilled(net, batch, forward.encoded.tokens)
         scale = dict.fromkeys(terms, 1.0)
 
         def add(new: dict[str, Tensor], every: int) -> None:
@@ -450,6 +453,18 @@ class Objective:
         weights = self.au_weights if self.labelled_weights is None else self.labelled_weights
         # a real picture has no teacher's tokens, so here the head is what teaches them
         return {"labelled_au": losses.labelled_au(logits, labelled.labels, labelled.mask, weights)}
+
+    def _distilled(self, net: RtNet, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:
+        """What a larger network reads."""
+        if self.larger is None or self.config.losses.distilled == 0:
+            return {}
+        with torch.no_grad():
+            with autocast(self.config, batch.look_rgb.device):
+                read = self.larger.encoder(batch.look_rgb).tokens
+            wanted = self.larger.label_tokens.inverse(read)
+        said = net.label_tokens.inverse(tokens)
+        single = self.config.losses.token_effect_single
+        return {"distilled": losses.token_effect(said, wanted, self.effect, single)}
 
     def _rows(self, quadruples: Tensor) -> Tensor:
         """(4 n,) rows of some quadruples."""

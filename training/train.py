@@ -104,6 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="train only weights whose names start so, such as generator.mouth. (default: all)",
     )
     what.add_argument(
+        "--distil-from",
+        type=Path,
+        metavar="DIR",
+        help="checkpoint of a larger network, whose readings the encoder learns, too "
+        "(losses.distilled)",
+    )
+    what.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in --out"
     )
     how = parser.add_argument_group("how long and on what")
@@ -220,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "init_from": None if args.init_from is None else str(args.init_from),
             "init_parts": list(args.init_parts),
             "only": list(args.only),
+            "distil_from": None if args.distil_from is None else str(args.distil_from),
             "time_budget_min": args.time_budget_min,
             "device": args.device,
             "threads": args.threads,
@@ -267,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 init_from=args.init_from,
                 init_parts=args.init_parts,
                 only=args.only,
+                distil_from=args.distil_from,
                 time_budget_min=args.time_budget_min,
                 max_steps=args.max_steps,
                 device=args.device,
