@@ -40,9 +40,9 @@ from rt_swap.tracking import FaceTracker
 from training.data import sequences
 from training.data.landmarks import crop_landmarks
 from training.data.layout import FLOW_UNITS_PER_PX
-from training.descriptors import NAMES, correlation, describe, jitter
+from training.descriptors import NAMES, correlation, jitter
 from training.evaluate import CropModel, write_json
-from training.evaluate_real import MIN_SPAN, FaceReader, finite_median
+from training.evaluate_real import MIN_SPAN, FaceReader, finite_median, mean_reading
 from training.scores import Case, Score, reduction, unchanged
 
 _log = logging.getLogger(__name__)
@@ -52,12 +52,11 @@ Reader = Callable[[U8], F64]
 
 
 def landmark_reader(faces: FaceReader) -> Reader:
-    """Descriptors by face-mesh landmarks of an aligned crop."""
+    """Descriptors by face-mesh landmarks of an aligned crop and of its mirror image."""
     whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
     def read(rgb: U8) -> F64:
-        points = faces.read(np.ascontiguousarray(rgb[..., ::-1]), whole)
-        return np.full(len(NAMES), np.nan) if points is None else describe(points)
+        return mean_reading(faces.describe(np.ascontiguousarray(rgb[..., ::-1]), whole))
 
     return read
 

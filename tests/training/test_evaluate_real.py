@@ -30,7 +30,9 @@ from training.evaluate_real import (
     Clip,
     FaceReader,
     Series,
+    agreement,
     clip_targets,
+    mean_reading,
     run_pair,
     score_pair,
     summary,
@@ -60,6 +62,14 @@ class Scripted:
     def read(self, frame_bgr: np.ndarray, M_crop_from_frame: np.ndarray) -> np.ndarray | None:
         mouth, turn, found = (int(v) for v in frame_bgr[0, 0])
         return face(mouth / 100.0, float(turn)) if found else None
+
+    def describe(
+        self, frame_bgr: np.ndarray, M_crop_from_frame: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        points = self.read(frame_bgr, M_crop_from_frame)
+        nothing = np.full(5, np.nan)
+        # the mirror image's mouth seems 0.02 wider open
+        return (nothing, nothing) if points is None else (describe(points), describe(points) + 0.02)
 
 
 def frame(t: int, mouth: int = 0, turn: int = 0, found: int = 1) -> Frame:
@@ -145,7 +155,7 @@ def test_run_pair_reads_source_time_by_time_and_keeps_what_is_asked_for() -> Non
     source = np.zeros((5, 5))
     targets = [frame(t, found=t != 3) for t in range(5)]
     got, kept = run_pair(process, Scripted(), tokens, source, targets, keep={4})
-    np.testing.assert_allclose(got.output[[0, 1, 3, 4], 0], [0.0, 0.1, 0.3, 0.4], atol=1e-6)
+    np.testing.assert_allclose(got.output[[0, 1, 3, 4], 0], [0.01, 0.11, 0.31, 0.41], atol=1e-6)
     assert np.isnan(got.output[2]).all()
     np.testing.assert_allclose(got.drift_deg[[0, 1, 4]], 3.0, atol=1e-6)
     assert np.isnan(got.drift_deg[[2, 3]]).all()  # no crop; no landmarks in the target
@@ -172,13 +182,48 @@ def test_face_reader_gives_landmarks_back_in_the_frames_own_pixels() -> None:
     np.testing.assert_allclose(got, points, atol=1e-6)
 
 
+def test_face_reader_describes_a_face_and_its_mirror_image() -> None:
+    class Tracker:
+        """A face whose mouth is 0.1 open, 0.3 in a picture that is dark on the left."""
+
+        def detect(self, picture: np.ndarray) -> list[TrackedFace]:
+            opening = 0.3 if picture[:, :100].mean() < picture[:, -100:].mean() else 0.1
+            points = face(opening)
+            return [TrackedFace(points[:, :2], points[:, 2], 1.0, 0)]
+
+    picture = np.zeros((256, 256, 3), np.uint8)
+    picture[:, :128] = 200
+    first, second = FaceReader(Tracker()).describe(picture, M_CROP)
+    assert first[0] == pytest.approx(0.1) and second[0] == pytest.approx(0.3)
+    assert mean_reading((first, second))[0] == pytest.approx(0.2)
+    nothing = np.full(5, np.nan)
+    assert mean_reading((nothing, second))[0] == pytest.approx(0.3)
+    assert np.isnan(mean_reading((nothing, nothing))).all()
+
+
+def test_agreement_is_what_the_mean_of_two_noisy_readings_correlates_with() -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.1 * rng.normal(size=(20000, 5))
+    truth[:, 4] *= 1e-3  # does not move
+    noise = np.array([0.0, 0.05, 0.1, 0.2, 1e-5])
+    first, second = (truth + noise * rng.normal(size=truth.shape) for _ in range(2))
+    found = agreement(first, second)
+    another = (truth + noise * rng.normal(size=truth.shape) for _ in range(2))
+    output = sum(another) / 2  # what a perfect method's answers would be read as
+    for k, name in enumerate(NAMES[:4]):
+        r = np.corrcoef((first[:, k] + second[:, k]) / 2, output[:, k])[0, 1]
+        assert found[name] == pytest.approx(r, abs=0.02)
+    assert np.isnan(found["eye_opening"])
+    assert agreement(first, -second)["brow_height"] == 0.0
+
+
 def test_clip_targets_are_on_the_sources_clock() -> None:
     tokens = np.zeros((3, NUM_AUS, TOKEN_DIM), np.float32)
     made = Expression(tokens, np.zeros((3, NUM_AUS, 2), np.float32), np.arange(3.0), 3.0, "x", "")
     source_frames = [Frame(np.zeros((2, 2, 3), np.uint8), 7 * t, Fraction(1, 30)) for t in range(3)]
     target_frames = [frame(t, mouth=t) for t in range(2)]
-    source = Clip("s", source_frames, made, np.zeros((3, 5)), [M_CROP] * 3)
-    target = Clip("t", target_frames, made, np.zeros((2, 5)), [M_CROP] * 2)
+    source = Clip("s", source_frames, made, np.zeros((3, 5)), [M_CROP] * 3, {})
+    target = Clip("t", target_frames, made, np.zeros((2, 5)), [M_CROP] * 2, {})
     got = clip_targets(source, target)
     assert [int(f.frame_bgr[0, 0, 0]) for f in got] == [0, 1, 0]
     assert [f.pts for f in got] == [0, 7, 14]
@@ -229,7 +274,11 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
     row["r"]["smile"] = float("nan")
     row["moves"]["mouth_width"] = False
     report = {
-        "clips": {"pairs": [row], "median": summary([row])},
+        "clips": {
+            "pairs": [row],
+            "median": summary([row]),
+            "agreement": dict.fromkeys(NAMES, 0.87),
+        },
         "portraits": {
             "pairs": [{"target": "n.jpg", "sources": 9, **score_pair(series())}],
             "median_r": dict.fromkeys(NAMES, 0.5),
@@ -246,6 +295,7 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
     assert "a.gif -> b.mkv" in text
     assert "(1.00)" in text  # the source hardly moves
     assert "n.jpg <- 9 sources" in text
+    assert "what readings of these clips can reach" in text and "0.87" in text
     assert "met    drift" in text
     own = next(line for line in text.splitlines() if line.startswith("3 held-out people")).split()
     assert own[3:] == ["0.25", "0.25", "0.25", "(1.75)", "0.25"]  # a smile leaves brows alone
