@@ -31,7 +31,8 @@ PRECISIONS: Final = ("fp32", "fp16")
 PRESETS_FOLDER: Final = "presets"
 ENVIRONMENT_VARIABLE: Final = "RT_SWAP_MODEL"
 DEFAULT_BUNDLE: Final = Path(__file__).parent / "data" / "default"
-"""The bundle that is installed with the package."""
+"""The bundle that is installed with the package and taken where none is named; smaller and larger
+ones lie beside it."""
 
 _REQUIRED_KEYS: Final = (
     ("contract_version", int),
@@ -131,8 +132,9 @@ def load_bundle(path: Path | str | None = None) -> ModelBundle:
     """Find a bundle and verify it.
 
     Args:
-        path: Its folder. None: the folder that the environment variable RT_SWAP_MODEL names, else
-            the one installed with the package.
+        path: Its folder, or the name of an installed one, such as "nano" (a folder of that name in
+            the working directory comes first). None: what the environment variable RT_SWAP_MODEL
+            names, else the default one.
 
     Raises:
         ModelFileError: If the bundle is missing, made for another contract, or any file that its
@@ -157,13 +159,24 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def installed_bundles() -> dict[str, Path]:
+    """Folders of the bundles that came with the package, by the name to ask for them with."""
+    found = sorted(DEFAULT_BUNDLE.parent.glob(f"*/{MANIFEST_NAME}"))
+    return {manifest.parent.name: manifest.parent for manifest in found}
+
+
 def _locate(path: Path | str | None) -> tuple[Path, str]:
     if path is not None:
-        return Path(path).expanduser(), "as given"
+        return _folder(path), "as given"
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
-        return Path(named).expanduser(), f"named by {ENVIRONMENT_VARIABLE}"
+        return _folder(named), f"named by {ENVIRONMENT_VARIABLE}"
     return DEFAULT_BUNDLE, "the one installed with rt_swap"
+
+
+def _folder(named: Path | str) -> Path:
+    folder = Path(named).expanduser()
+    return folder if folder.exists() else installed_bundles().get(str(named), folder)
 
 
 def _read_manifest(folder: Path, chosen_by: str) -> dict[str, Any]:
@@ -179,7 +192,11 @@ def _read_manifest(folder: Path, chosen_by: str) -> dict[str, Any]:
             "python -m engines.export --checkpoint DIR --out BUNDLE"
         )
     if not folder.is_dir():
-        raise ModelFileError(f"{folder}: there is no such model folder ({chosen_by})")
+        names = ", ".join(installed_bundles()) or "none"
+        raise ModelFileError(
+            f"{folder}: there is no such model folder ({chosen_by}); installed ones go by name: "
+            f"{names}"
+        )
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError as exc:

@@ -59,6 +59,23 @@ def test_environment_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch, tmp_
         load_bundle()
 
 
+def test_installed_bundles_go_by_name_and_a_folder_of_that_name_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(model, "DEFAULT_BUNDLE", tmp_path / "data" / "default")
+    nano = tiny_bundle(tmp_path / "data" / "nano")
+    monkeypatch.chdir(tmp_path)
+    assert list(model.installed_bundles()) == ["nano"]
+    assert load_bundle("nano").path == nano
+    assert load_bundle(Path("nano")).path == nano
+    monkeypatch.setenv("RT_SWAP_MODEL", "nano")
+    assert load_bundle().path == nano
+    with pytest.raises(ModelFileError, match=r"mano: .*installed ones go by name: nano"):
+        load_bundle("mano")
+    tiny_bundle(tmp_path / "nano", seed=5)
+    assert load_bundle("nano").path == Path("nano")
+
+
 def test_missing_default_says_how_to_name_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

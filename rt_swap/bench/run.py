@@ -19,7 +19,7 @@ from rt_swap.bench.measure import Tell
 from rt_swap.bench.power import PowerMeter
 from rt_swap.errors import ConfigError, SinkError
 from rt_swap.machine import Machine
-from rt_swap.model import DEFAULT_BUNDLE, MANIFEST_NAME, ModelBundle, load_bundle
+from rt_swap.model import ModelBundle, installed_bundles, load_bundle
 from rt_swap.swapper import Swapper
 
 FORMAT: Final = "rt-swap bench 1"
@@ -274,10 +274,9 @@ def as_json(document: Mapping[str, Any]) -> str:
 
 def _bundles(first: ModelBundle, more: Sequence[Path]) -> list[ModelBundle]:
     """The model in use, others that are installed beside the default one, and those named."""
-    folders = [p.parent for p in sorted(DEFAULT_BUNDLE.parent.glob(f"*/{MANIFEST_NAME}"))]
     found = [first]
     known = {first.generator_sha256}
-    for folder in [*folders, *more]:
+    for folder in [*installed_bundles().values(), *more]:
         bundle = load_bundle(folder)
         if bundle.generator_sha256 not in known:
             known.add(bundle.generator_sha256)

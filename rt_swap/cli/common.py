@@ -28,7 +28,11 @@ def common_options() -> argparse.ArgumentParser:
     """Options every verb takes; a parent for its parser. Defaults are None: see rt_swap.config."""
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("model and settings")
-    group.add_argument("--model", metavar="DIR", help="model bundle (default: the installed one)")
+    group.add_argument(
+        "--model",
+        metavar="DIR|NAME",
+        help="model bundle, or the name of an installed one, such as nano (default: default)",
+    )
     group.add_argument("--backend", metavar="NAME", help="what runs the networks (default: auto)")
     group.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads per network run (default: 0, chooses)"
