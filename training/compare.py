@@ -2,7 +2,7 @@
 
     python -m training.evaluate --model BUNDLE_A --val-shards DIR --json a.json
     python -m training.evaluate --model BUNDLE_B --val-shards DIR --json b.json
-    python -m training.compare rt=a.json eft=b.json [--json table.json]
+    python -m training.compare rt=a.json eft=b.json [--json table.json] [--plot sizes.png]
 
 Rows: the target left unchanged, the landmark warp all the way and with its best step, and each
 named evaluation. In every column the best of them is starred. AU error is of the output against the
@@ -10,6 +10,9 @@ answer's labels; each bundle reads with its own encoder, so it says as much of t
 picture. Identity is the distance of face descriptors from the target's; that of the true answers
 stands in a row of its own, for a method should be neither further off nor nearer, which is what
 doing nothing is; so nothing is starred there.
+
+--plot draws what is left of the unchanged target's errors over what a frame costs, in 1e9
+multiply-adds (GMAC), which reports of bundles know.
 """
 
 from __future__ import annotations
@@ -161,6 +164,58 @@ def text(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     return "\n".join(lines)
 
 
+def sizes(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """What each model costs and leaves: "gmac", and "image" and "flow_px" over the unchanged
+    target's; cheapest first.
+
+    Raises:
+        ConfigError: If a report does not say what its model costs.
+    """
+    found = {}
+    for name, report in reports.items():
+        gmac = report.get("model", {}).get("gmac")
+        if gmac is None:
+            raise ConfigError(
+                f"compare: the report of {name} does not say what a frame costs; evaluate its "
+                "bundle again with this version"
+            )
+        scores, plain = report["rows"][MODEL], report["rows"][UNCHANGED]
+        left = {key: scores[key] / plain[key] for key in ("image", "flow_px")}
+        found[name] = {"gmac": float(gmac), **left}
+    return dict(sorted(found.items(), key=lambda item: item[1]["gmac"]))
+
+
+def plot(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Draw :func:`sizes` into a picture file.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    gmac = [row["gmac"] for row in found.values()]
+    for key, title, mark in (("image", "image", "o-"), ("flow_px", "motion", "s-")):
+        axes.plot(gmac, [row[key] for row in found.values()], mark, label=title)
+    for name, row in found.items():
+        axes.annotate(
+            name,
+            (row["gmac"], row["image"]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set(xlabel="GMAC a frame", ylabel="error left of the unchanged face's", ylim=(0, 1))
+    axes.set_xlim(0, max(gmac) * 1.15)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"--plot {path}: cannot be written ({exc})") from exc
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for wrong options or files."""
     parser = argparse.ArgumentParser(
@@ -170,9 +225,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("reports", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw quality against cost, .png or .svg"
+    )
     args = parser.parse_args(argv)
     try:
-        rows = table(read_reports(args.reports))
+        reports = read_reports(args.reports)
+        rows = table(reports)
+        if args.plot:
+            plot(sizes(reports), args.plot)
         if args.json:
             write_json(args.json, {"rows": rows})
     except RtSwapError as exc:

@@ -800,6 +800,17 @@ def _about_checkpoint(checkpoint: Path) -> dict[str, Any]:
     }
 
 
+def _gmac(bundle: ModelBundle) -> float | None:
+    """What the target generator costs a frame, 1e9 multiply-adds, as engines.export counted; None
+    where the bundle does not say.
+    """
+    try:
+        said = json.loads((bundle.path / "parity.json").read_text(encoding="utf-8"))
+        return float(said["gmac"][GENERATOR_SPEC.name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _run(args: argparse.Namespace) -> int:
     if bool(args.real) == (args.val_shards is not None):
         raise ConfigError("give either --val-shards DIR or --real")
@@ -820,6 +831,7 @@ def _run(args: argparse.Namespace) -> int:
             "generator_sha256": bundle.generator_sha256,
             "steps": bundle.manifest["steps"],
             "backend": backend.name,
+            "gmac": _gmac(bundle),
         }
     if args.real:
         from training import evaluate_real

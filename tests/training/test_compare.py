@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from training import compare
@@ -108,3 +110,28 @@ def test_wrong_arguments_say_so(
 ) -> None:
     assert compare.main(given) == 2
     assert message in capsys.readouterr().err
+
+
+def test_plot_draws_what_is_left_over_what_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        write(tmp_path, "small", report(0.02, model={"gmac": 1.2})),
+        write(tmp_path, "nano", report(0.03, model={"gmac": 0.5})),
+    ]
+    reports = compare.read_reports(given)
+    assert compare.sizes(reports) == {
+        "nano": {"gmac": 0.5, "image": pytest.approx(0.75), "flow_px": pytest.approx(0.75)},
+        "small": {"gmac": 1.2, "image": pytest.approx(0.5), "flow_px": pytest.approx(0.5)},
+    }
+    assert list(compare.sizes(reports)) == ["nano", "small"]
+    picture = tmp_path / "sizes.png"
+    assert compare.main([*given, "--plot", str(picture)]) == 0
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None and drawn.shape == (600, 960, 3)
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10  # not a blank sheet
+    assert compare.main([*given, "--plot", str(tmp_path / "sizes.txt")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    given.append(write(tmp_path, "eft", report(0.05)))  # scored as a checkpoint
+    assert compare.main([*given, "--plot", str(picture)]) == 2
+    assert "the report of eft does not say what a frame costs" in capsys.readouterr().err
