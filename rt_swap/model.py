@@ -165,6 +165,11 @@ def installed_bundles() -> dict[str, Path]:
     return {manifest.parent.name: manifest.parent for manifest in found}
 
 
+def find_bundle(path: Path | str | None = None) -> Path:
+    """The folder that :func:`load_bundle` would load, whether it is there or not."""
+    return _locate(path)[0]
+
+
 def _locate(path: Path | str | None) -> tuple[Path, str]:
     if path is not None:
         return _folder(path), "as given"

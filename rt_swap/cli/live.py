@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ANY: Final = "\0any"
+_NANO: Final = "nano"
+_NONE: Final = "none"
 _DESCRIPTION = """\
 Gives the person before a camera the expression of a source, live, and hands the pictures to a
 virtual camera, a window, a file. While the face is lost, the camera gone or anything fails, a
@@ -168,8 +170,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--smaller-model",
         action="append",
         default=[],
-        metavar="DIR",
-        help="a smaller model that --max-latency-ms may turn to; may be given several times",
+        metavar="DIR|NAME",
+        help="a smaller model that --max-latency-ms may turn to; may be given several times "
+        "(default: the installed nano below the default model; none: no other)",
     )
     delay.add_argument(
         "--delay-mic",
@@ -228,7 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
                     cache=settings.cache or "default",
                 )
             )
-            for model in (settings.model, *arguments.smaller_model)
+            for model in (settings.model, *_smaller_models(arguments, settings.model))
         ]
         marks = marks_of(settings)
         marker = swappers[0].marker(marks)
@@ -407,6 +410,19 @@ def _sinks(arguments: argparse.Namespace, seal: Callable[[Path], None] | None) -
             SinkSlot("window", lambda *_: PreviewWindow(mirror=arguments.mirror), comes_back=False)
         )
     return slots
+
+
+def _smaller_models(arguments: argparse.Namespace, model: str | None) -> list[str]:
+    """What --max-latency-ms may turn to, the best first."""
+    asked: list[str] = arguments.smaller_model
+    if asked == [_NONE]:
+        return []
+    if asked or arguments.max_latency_ms is None or arguments.source_camera is not None:
+        return asked
+    from rt_swap.model import DEFAULT_BUNDLE, find_bundle, installed_bundles
+
+    smaller = [_NANO] if _NANO in installed_bundles() else []
+    return smaller if find_bundle(model) == DEFAULT_BUNDLE else []
 
 
 def _offers(

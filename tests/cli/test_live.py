@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from rt_swap.errors import SinkError
 from rt_swap.frames import Frame
 from rt_swap.provenance import manifest
 from tests.support.captures import FakeCapture
+from tests.support.tiny_model import tiny_bundle
 from tests.support.videos import numbered, probe, write_video
 
 
@@ -33,6 +35,35 @@ def data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def live(*arguments: str) -> int:
     return main(["live", *arguments])
+
+
+def test_a_limit_on_latency_brings_the_installed_nano_unless_it_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from rt_swap import model
+    from rt_swap.cli import live as command
+
+    monkeypatch.delenv("RT_SWAP_MODEL", raising=False)
+    monkeypatch.setattr(model, "DEFAULT_BUNDLE", tmp_path / "default")
+
+    def smaller(*given: str, asked_model: str | None = None) -> list[str]:
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        arguments = parser.parse_args(["live", *given])
+        return command._smaller_models(arguments, asked_model)
+
+    assert smaller("--max-latency-ms", "33") == []  # there is none here
+    for name in ("default", "nano"):
+        tiny_bundle(tmp_path / name)
+    assert smaller("--max-latency-ms", "33") == ["nano"]
+    assert smaller() == []
+    assert smaller("--max-latency-ms", "33", asked_model="nano") == []
+    assert smaller("--max-latency-ms", "33", asked_model="default") == ["nano"]
+    assert smaller("--max-latency-ms", "33", "--smaller-model", "none") == []
+    assert smaller("--max-latency-ms", "33", "--smaller-model", "a") == ["a"]
+    assert smaller("--max-latency-ms", "33", "--source-camera", "0") == []
+    monkeypatch.setenv("RT_SWAP_MODEL", str(tmp_path / "mine"))
+    assert smaller("--max-latency-ms", "33") == []
 
 
 def test_file_as_camera_to_file_with_summary(
