@@ -24,6 +24,7 @@ from training.networks.blocks import (
     up2,
 )
 from training.networks.encoder import StemFeatures
+from training.networks.lids import LidTone
 from training.networks.mesh import FaceMesh
 from training.networks.mouth import TEETH_XYXY, MouthLayers
 
@@ -194,6 +195,7 @@ class Generator(nn.Module):
         # no change asks for no motion.
         # Where the face's mesh is known from landmarks it says the same, of this very face.
         self.mesh = FaceMesh(config) if config.mesh_features else None
+        self.lids = LidTone() if config.mesh_features else None
         self.basis = None
         if self.mesh is None:
             self.basis = nn.Linear(
@@ -317,6 +319,8 @@ class Generator(nn.Module):
                 x, features.sixteenth, z, self._aus(mixed_tokens), self._head_place(landmarks_xy)
             )
             fill = with_mouth(fill, inside, mouth_logit, keep_logit)
+        if self.lids is not None and landmarks_xy is not None:
+            fill = self.lids(fill, features.picture_rgb, landmarks_xy, self._aus(change))
         flow_xy = straight_through(firm_shrink(flow_raw, cfg.flow_dead_px), flow_raw)
         limit = cfg.shade_limit_log2
         shade_raw = torch.tanh(smooth[:, 2:3] / limit) * limit * fade
