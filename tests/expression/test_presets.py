@@ -64,9 +64,10 @@ def test_preset_is_read_from_the_bundle(tmp_path: Path, name: str) -> None:
     assert expression.tokens.shape == (1, NUM_AUS, 16)
 
 
+@pytest.mark.parametrize("model", ["default", "nano"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_shipped_preset_shows_what_its_recipe_says(name: str) -> None:
-    np.testing.assert_array_equal(preset(name, load_bundle()).aus_lr[0], recipe_aus_lr(name))
+def test_shipped_preset_shows_what_its_recipe_says(name: str, model: str) -> None:
+    np.testing.assert_array_equal(preset(name, load_bundle(model)).aus_lr[0], recipe_aus_lr(name))
 
 
 def test_unknown_preset_lists_them(tmp_path: Path) -> None:

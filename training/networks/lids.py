@@ -80,7 +80,8 @@ class LidTone(nn.Module):
             ends = torch.index_select(landmarks_xy.float(), 1, self.get_buffer("corners"))
             ends = ends.reshape(count, 2, 2, 2)  # eye, corner, xy
             middle = ends.mean(2)
-            width = (ends[:, :, 0] - ends[:, :, 1]).square().sum(2, keepdim=True).sqrt() + 1.0
+            # the crop is aligned: corners lie side by side
+            width = (ends[:, :, 0] - ends[:, :, 1]).abs().sum(2, keepdim=True) + 1.0
             closing = torch.index_select(change_lr.float(), 1, self.get_buffer("blinks"))
             closing = closing.clamp(0.0, 1.0)[:, :, None, None]
             across = (self.get_buffer("columns") - middle[..., :1]) / (width * _ACROSS)
