@@ -48,10 +48,6 @@ node {
   output_stream: "LANDMARKS:landmarks"
 }
 """
-_NETWORK_THREADS: Final = 2
-"""Of the landmark network, which mediapipe runs on one; with two it answers in 0.7 of the time, and
-more bring nothing.
-"""
 _PRESENCE_STREAM: Final = "facelandmarkcpu__face_presence_score"
 _PRESENCE_THRESHOLD: Final = "facelandmarkcpu__ThresholdingCalculator.threshold"
 
@@ -333,7 +329,7 @@ class _Graphs:
         self._open: list[Any] = []
         try:
             self._landmark_graph: Any = solution_base.SolutionBase(
-                graph_config=_landmark_graph(_NETWORK_THREADS),
+                graph_config=_LANDMARK_GRAPH,
                 side_inputs={"with_attention": True},
                 # the score decides here, not inside the graph, where a face below it would vanish
                 # without a trace
@@ -428,26 +424,6 @@ class _Graphs:
         while self._open:
             with contextlib.suppress(RuntimeError, ValueError):
                 self._open.pop().close()
-
-
-def _landmark_graph(threads: int) -> Any:
-    """The landmark graph, its network on so many threads, the same answers to the last bit.
-
-    mediapipe offers no option for that: the graph is unfolded into its nodes, where it is a field.
-    """
-    from google.protobuf import text_format
-    from mediapipe.calculators.tensor.inference_calculator_pb2 import InferenceCalculatorOptions
-    from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
-    from mediapipe.python._framework_bindings import validated_graph_config
-
-    folded = validated_graph_config.ValidatedGraphConfig()
-    folded.initialize(graph_config=text_format.Parse(_LANDMARK_GRAPH, CalculatorGraphConfig()))
-    graph = CalculatorGraphConfig.FromString(folded.binary_config)
-    for node in graph.node:
-        if node.calculator.startswith("InferenceCalculator"):
-            options = node.options.Extensions[InferenceCalculatorOptions.ext]
-            options.delegate.xnnpack.num_threads = threads
-    return graph
 
 
 def _check_picture(frame_bgr: U8) -> None:

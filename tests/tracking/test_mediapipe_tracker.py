@@ -17,13 +17,7 @@ from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import BackendUnavailable, ConfigError, ContractError
 from rt_swap.frames import Frame, TrackedFace, TrackState
 from rt_swap.geometry import apply, crop_from_landmarks, invert, scale_of
-from rt_swap.tracking import (
-    CropStabiliser,
-    FaceFollower,
-    FaceTracker,
-    MediapipeTracker,
-    mediapipe_tracker,
-)
+from rt_swap.tracking import CropStabiliser, FaceFollower, FaceTracker, MediapipeTracker
 from rt_swap.tracking.identity import place_of
 from rt_swap.tracking.plausibility import template_residual
 from tests.support.data import shared_data_dir
@@ -61,27 +55,6 @@ def settled(frame_bgr: np.ndarray) -> TrackedFace | None:
 def static_tracker() -> Iterator[MediapipeTracker]:
     with MediapipeTracker(max_faces=4, static=True) as tracker:
         yield tracker
-
-
-def test_more_threads_answer_the_same_and_are_really_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from mediapipe.calculators.tensor.inference_calculator_pb2 import InferenceCalculatorOptions
-
-    networks = [
-        node.options.Extensions[InferenceCalculatorOptions.ext].delegate.xnnpack.num_threads
-        for node in mediapipe_tracker._landmark_graph(2).node
-        if "InferenceCalculator" in node.calculator
-    ]
-    assert networks == [2]
-    picture = pictures(MALE)[0]
-    answers = []
-    for threads in (1, 2):
-        monkeypatch.setattr(mediapipe_tracker, "_NETWORK_THREADS", threads)
-        face = settled(picture)
-        assert face is not None
-        answers.append(face.landmarks_xy)
-    np.testing.assert_array_equal(answers[0], answers[1])
 
 
 # --- what it finds ------------------------------------------------------------------------------
