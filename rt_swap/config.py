@@ -45,7 +45,8 @@ class Settings:
     """
 
     model: str | None = None
-    """Folder of the model bundle; None takes the installed one."""
+    """Folder of the model bundle, or the name of an installed one, such as "nano"; None takes what
+    RT_SWAP_MODEL names, else the default one."""
     backend: str = "auto"
     """What runs the networks: "auto" or a registered name."""
     threads: int = 0

@@ -181,7 +181,7 @@ def _locate(path: Path | str | None) -> tuple[Path, str]:
 
 def _folder(named: Path | str) -> Path:
     folder = Path(named).expanduser()
-    return folder if folder.exists() else installed_bundles().get(str(named), folder)
+    return folder if folder.is_dir() else installed_bundles().get(str(named), folder)
 
 
 def _read_manifest(folder: Path, chosen_by: str) -> dict[str, Any]:

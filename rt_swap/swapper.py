@@ -16,7 +16,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -200,7 +200,8 @@ class Swapper:
         """Load a model.
 
         Args:
-            model: Folder of a model bundle; None takes the installed one.
+            model: Folder of a model bundle, or the name of an installed one, such as "nano"; None
+                takes what RT_SWAP_MODEL names, else the default one.
             backend: "auto" or the name of one; a named one is never replaced by another.
             face: Whose face in a source; see Swapper.
             target_face: Whose face in the target; see Swapper.
@@ -603,7 +604,16 @@ class Swapper:
             logger.warning("%s", summary.damage)
         return summary
 
-    def sealer(self, marks: Marks, marker: Marker, output: Path, target: Path, mode: str) -> Sealer:
+    def sealer(
+        self,
+        marks: Marks,
+        marker: Marker,
+        output: Path,
+        target: Path,
+        mode: str,
+        *,
+        other_models: Sequence[ModelBundle] = (),
+    ) -> Sealer:
         """What signs an output file and says in it what was done.
 
         Args:
@@ -612,6 +622,7 @@ class Swapper:
             output: The file's final name.
             target: The file that was re-expressed; ``Path("camera")`` where there was none.
             mode: "absolute" or "relative".
+            other_models: Others that may have made some of the pictures.
 
         Raises:
             ConfigError: If the certificate given cannot be used.
@@ -620,6 +631,7 @@ class Swapper:
             "expression_encoder": self.bundle.sha256,
             "target_generator": self.bundle.generator_sha256,
         }
+        others = {bundle.name: bundle.generator_sha256 for bundle in other_models}
         return Sealer(
             marks,
             marker.record,
@@ -627,7 +639,7 @@ class Swapper:
             target,
             model=self.bundle.name,
             model_sha256=hashes,
-            about={"mode": mode},
+            about={"mode": mode, **({"other_models": others} if others else {})},
         )
 
     # --- parts ---

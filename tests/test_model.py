@@ -72,6 +72,9 @@ def test_installed_bundles_go_by_name_and_a_folder_of_that_name_comes_first(
     assert load_bundle().path == nano
     with pytest.raises(ModelFileError, match=r"mano: .*installed ones go by name: nano"):
         load_bundle("mano")
+    (tmp_path / "nano").write_text("a file of that name is no model")
+    assert load_bundle("nano").path == nano
+    (tmp_path / "nano").unlink()
     tiny_bundle(tmp_path / "nano", seed=5)
     assert load_bundle("nano").path == Path("nano")
 

@@ -177,9 +177,11 @@ def sizes(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float
         if gmac is None:
             raise ConfigError(
                 f"compare: the report of {name} does not say what a frame costs; evaluate its "
-                "bundle again with this version"
+                "bundle again with this version (a checkpoint's report never says)"
             )
         scores, plain = report["rows"][MODEL], report["rows"][UNCHANGED]
+        if not all(scores[key] is not None and plain[key] for key in ("image", "flow_px")):
+            raise ConfigError(f"compare: the report of {name} has no image or flow error to draw")
         left = {key: scores[key] / plain[key] for key in ("image", "flow_px")}
         found[name] = {"gmac": float(gmac), **left}
     return dict(sorted(found.items(), key=lambda item: item[1]["gmac"]))
@@ -206,7 +208,9 @@ def plot(found: Mapping[str, Mapping[str, float]], path: Path) -> None:
             textcoords="offset points",
             ha="center",
         )
-    axes.set(xlabel="GMAC a frame", ylabel="error left of the unchanged face's", ylim=(0, 1))
+    worst = max(max(row["image"], row["flow_px"]) for row in found.values())
+    axes.set(xlabel="GMAC a frame", ylabel="error left of the unchanged face's")
+    axes.set_ylim(0, max(1.0, 1.05 * worst))
     axes.set_xlim(0, max(gmac) * 1.15)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")

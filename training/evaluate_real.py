@@ -36,8 +36,9 @@ Same person
     comparison free of differences between people.
 
 Landmarks are found picture by picture (no smoothing over time) in a square about the pipeline's
-crop, resampled to one size, the same for target and output, and once more in its mirror image: what
-is said of a face is the mean of both readings.
+crop, resampled to one size, the same for target and output. Descriptors are read once more in its
+mirror image, and theirs is the mean of both readings; pose and trembling of the head are those of
+the picture itself.
 
 How far the two readings of one clip agree with each other bounds what any method can score, for a
 perfect one would be read with the same noise. Reported beside the aims is what their mean can
@@ -156,14 +157,7 @@ class FaceReader:
             (478, 3) pixels of the frame, order (x, y, depth), turned back into the frame's axes;
             None where none are found.
         """
-        picture, M_read_from_frame = _cut(frame_bgr, M_crop_from_frame)
-        points = self._find(picture)
-        if points is None:
-            return None
-        M_frame_from_read = geometry.invert(M_read_from_frame)
-        points[:, :2] = geometry.apply(M_frame_from_read, points[:, :2])
-        points[:, 2] *= geometry.scale_of(M_frame_from_read)
-        return points
+        return self.look(frame_bgr, M_crop_from_frame)[0]
 
     def describe(self, frame_bgr: U8, M_crop_from_frame: F64) -> tuple[F64, F64]:
         """Descriptors of the face in a crop, read in it and in its mirror image, where they are the
@@ -176,9 +170,22 @@ class FaceReader:
         Returns:
             Two readings, (5,) each, NaN where no landmarks are found.
         """
-        picture, _ = _cut(frame_bgr, M_crop_from_frame)
-        mirrored = np.ascontiguousarray(picture[:, ::-1])
-        return _described(self._find(picture)), _described(self._find(mirrored))
+        return self.look(frame_bgr, M_crop_from_frame)[1]
+
+    def look(self, frame_bgr: U8, M_crop_from_frame: F64) -> tuple[F64 | None, tuple[F64, F64]]:
+        """What :meth:`read` and :meth:`describe` say, of one look at the picture and one at its
+        mirror image.
+        """
+        picture, M_read_from_frame = _cut(frame_bgr, M_crop_from_frame)
+        points = self._find(picture)
+        mirrored = self._find(np.ascontiguousarray(picture[:, ::-1]))
+        readings = _described(points), _described(mirrored)
+        if points is None:
+            return None, readings
+        M_frame_from_read = geometry.invert(M_read_from_frame)
+        points[:, :2] = geometry.apply(M_frame_from_read, points[:, :2])
+        points[:, 2] *= geometry.scale_of(M_frame_from_read)
+        return points, readings
 
     def _find(self, picture_bgr: U8) -> F64 | None:
         faces = self._tracker.detect(picture_bgr)
@@ -353,9 +360,9 @@ def run_pair(
         if result.crop is None:
             continue
         M = result.crop.M_crop_from_frame
-        before, after = reader.read(frame.frame_bgr, M), reader.read(result.frame.frame_bgr, M)
-        target[t] = mean_reading(reader.describe(frame.frame_bgr, M))
-        output[t] = mean_reading(reader.describe(result.frame.frame_bgr, M))
+        before, before_read = reader.look(frame.frame_bgr, M)
+        after, after_read = reader.look(result.frame.frame_bgr, M)
+        target[t], output[t] = mean_reading(before_read), mean_reading(after_read)
         if before is not None and after is not None:
             drift[t] = pose_angle_deg(before, after)
             rigid[0, t], rigid[1, t] = rigid_points_xy(before), rigid_points_xy(after)

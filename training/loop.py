@@ -335,6 +335,8 @@ def loop(
     }
     larger = None
     if distil_from is not None:
+        if config.losses.distilled == 0:
+            raise ConfigError("train: --distil-from: losses.distilled is 0, so nothing is learnt")
         larger, _ = load_net(distil_from)
         larger = larger.requires_grad_(False).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(config, weights, effect, labelled_weights, larger)

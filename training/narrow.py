@@ -57,6 +57,10 @@ ALL: Final = ""
 _DAMPING: Final = 1e-3
 """Ridge of the least squares, of a channel's mean square."""
 _BATCH: Final = 4
+_WEIGHTS: Final = "ema.safetensors"
+_CRITICS: Final = "critics.safetensors"
+_POOLS: Final = "encoder.tokens.attention"
+_READS_POOLED: Final = "encoder.tokens.weight1"
 
 
 @dataclass
@@ -64,9 +68,10 @@ class Wiring:
     """Which group of channels each layer answers with and reads.
 
     Attributes:
-        answers: Layer -> group of its outputs; a group ends with the layers named here.
-        reads: Layer -> groups of its inputs, in the order in which they are joined, each with how
-            many of its channels there are before (None: all that are left).
+        answers: Layer -> group of its outputs; a group is the channels that all layers answering
+            with its name share.
+        reads: Layer -> groups of its inputs, in the order in which they are concatenated; only the
+            last may be ALL.
     """
 
     answers: dict[str, str] = field(default_factory=dict)
@@ -274,7 +279,7 @@ def narrow(net: RtNet, config: NetworkConfig, batches: Iterable[Batch], old: Tra
         for rest in (k for k in mine if k.startswith(f"{name}.") and k != weight):
             value = given[rest]
             named[rest] = value[rows] if value.dim() and rows is not _EVERY else value
-    _narrow_pooled(named, given, kept, second["encoder.tokens.attention"])
+    _narrow_pooled(named, given, kept, second[_POOLS])
     missing = sorted(k for k, v in mine.items() if k not in named or named[k].shape != v.shape)
     if missing:
         raise ConfigError(
@@ -315,13 +320,20 @@ def _kept(
             continue
         start = _start(reads, group, wiring, net)
         weight = weight_of(net, name).weight.detach().double()[:, start : start + before]
-        weight = weight.transpose(0, 1).flatten(1)
         here = second[name][start : start + before, start : start + before]
-        # what a layer reads counts in parts of all that it reads there
-        wide = weight @ weight.T
-        amount = float((wide * here).sum())
-        importance += wide / max(amount, 1e-12)
-        square += here / max(float(here.diagonal().mean()), 1e-12)
+        here = here / max(float(here.diagonal().mean()), 1e-12)
+        square += here
+        weights = [weight.transpose(0, 1).flatten(1)]
+        if name == _POOLS:
+            # the map that attention looks at is pooled, of the left and of the right, for the small
+            # network of each AU
+            pooled = net.state_dict()[_READS_POOLED].double()[:, : 2 * (before + 2)]
+            pooled = pooled.unflatten(1, (2, before + 2))[:, :, :before]  # (K, 2, C, hidden)
+            weights.append(pooled.permute(2, 0, 1, 3).flatten(1))
+        for read in weights:
+            # what a layer reads counts in parts of all that it reads there
+            wide = read @ read.T
+            importance += wide / max(float((wide * here).sum()), 1e-12)
     return choose(square, importance, after)
 
 
@@ -368,7 +380,7 @@ def _narrow_pooled(
     """Each AU's small network: it reads, of the left and of the right, the merged map's channels
     and two numbers of place, then the context.
     """
-    name = "encoder.tokens.weight1"
+    name = _READS_POOLED
     weight = given[name].double()  # (K, in, hidden)
     assert weight.shape[0] == NUM_AUS
     channels = len(second)
@@ -398,7 +410,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="of training people")
     parser.add_argument(
-        "--quadruples", type=int, default=48, help="how many to observe (default: %(default)s)"
+        "--quadruples", type=int, default=128, help="how many to observe (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     args = parser.parse_args(argv)
@@ -414,25 +426,41 @@ def main(argv: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise ConfigError(f"--out {args.out}: exists already; name a new folder")
+    if args.quadruples < 1:
+        raise ConfigError(f"--quadruples must be 1 or more, got {args.quadruples}")
     net, old = load_net(args.checkpoint)
+    critics = args.checkpoint / _CRITICS
+    if not critics.is_file():
+        raise ConfigError(f"--checkpoint {args.checkpoint}: has no {_CRITICS}; give a whole one")
     config = get_config(args.config)
     shards = shards_for_swaps(args.shards, "--shards")
     maker = BatchMaker(shards, None, 0, landmarks=True)
-    count = min(args.quadruples, len(shards))
-    side = shards.size_px
-    batches = (
-        maker.batch(start, min(_BATCH, count - start), side) for start in range(0, count, _BATCH)
+    # spread over all of them: a batch's worth from each place
+    batches = min(-(-args.quadruples // _BATCH), len(shards))
+    starts = np.unique(np.linspace(0, max(len(shards) - _BATCH, 0), batches).astype(int))
+    count = min(_BATCH, len(shards))
+    new = narrow(
+        net,
+        config.network,
+        (maker.batch(int(start), count, shards.size_px) for start in starts),
+        old,
     )
-    new = narrow(net, config.network, batches, old)
     before, after = (sum(p.numel() for p in n.parameters()) for n in (net, new))
     logger.info("%.2f of %.2f million weights", after / 1e6, before / 1e6)
     recipe = replace(old, name=args.config, network=config.network)
-    args.out.mkdir(parents=True)
-    save_file(
-        {k: v.contiguous() for k, v in new.state_dict().items()}, args.out / "ema.safetensors"
-    )
-    shutil.copyfile(args.checkpoint / "critics.safetensors", args.out / "critics.safetensors")
-    (args.out / "config.json").write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
+    nothing_yet = {"step": 0, "cursor": 0, "elapsed_s": 0.0, "figures": {}}
+    partial = args.out.with_name(f".partial_{args.out.name}")
+    try:
+        partial.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in new.state_dict().items()}, partial / _WEIGHTS)
+        shutil.copyfile(critics, partial / _CRITICS)
+        for name, value in (("config", to_dict(recipe)), ("state", nothing_yet)):
+            (partial / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")
+        partial.rename(args.out)
+    except OSError as exc:
+        raise ConfigError(f"--out {args.out}: cannot be written ({exc})") from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -247,6 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                         f"{name}: {len(found)} quadruples, {found.real_count} real crops, "
                         f"{found.size_px} px"
                     )
+            if args.distil_from is not None:
+                from training.checkpoint import load_net
+
+                print(f"learns from: {load_net(args.distil_from)[1].name}")
             if args.labelled:
                 from training.data.labelled import LabelledPictures
 

@@ -31,7 +31,8 @@ def common_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--model",
         metavar="DIR|NAME",
-        help="model bundle, or the name of an installed one, such as nano (default: default)",
+        help="model bundle, or the name of an installed one, such as nano (default: RT_SWAP_MODEL, "
+        "else the default one)",
     )
     group.add_argument("--backend", metavar="NAME", help="what runs the networks (default: auto)")
     group.add_argument(

@@ -238,7 +238,14 @@ def run(arguments: argparse.Namespace) -> int:
         sealer = None
         if arguments.output is not None:
             output = Path(arguments.output)
-            sealer = swappers[0].sealer(marks, marker, output, Path("camera"), settings.mode)
+            sealer = swappers[0].sealer(
+                marks,
+                marker,
+                output,
+                Path("camera"),
+                settings.mode,
+                other_models=[swapper.bundle for swapper in swappers[1:]],
+            )
             sealer.ready()
         slots = _sinks(arguments, sealer)
         governor = Governor(arguments.max_latency_ms, models=len(swappers))
@@ -419,10 +426,14 @@ def _smaller_models(arguments: argparse.Namespace, model: str | None) -> list[st
         return []
     if asked or arguments.max_latency_ms is None or arguments.source_camera is not None:
         return asked
+    from rt_swap.expression.files import SUFFIX
     from rt_swap.model import DEFAULT_BUNDLE, find_bundle, installed_bundles
 
-    smaller = [_NANO] if _NANO in installed_bundles() else []
-    return smaller if find_bundle(model) == DEFAULT_BUNDLE else []
+    # saved expressions belong to one model
+    saved = any(Path(source).suffix.lower() == SUFFIX for source in arguments.source or ())
+    nano = installed_bundles().get(_NANO)
+    is_default = find_bundle(model).resolve() == DEFAULT_BUNDLE.resolve()
+    return [str(nano)] if nano is not None and is_default and not saved else []
 
 
 def _offers(

@@ -16,6 +16,7 @@ from rt_swap.cli import main
 from rt_swap.cli.keys import TerminalKeys
 from rt_swap.errors import SinkError
 from rt_swap.frames import Frame
+from rt_swap.model import load_bundle
 from rt_swap.provenance import manifest
 from tests.support.captures import FakeCapture
 from tests.support.tiny_model import tiny_bundle
@@ -55,15 +56,34 @@ def test_a_limit_on_latency_brings_the_installed_nano_unless_it_does_not_fit(
     assert smaller("--max-latency-ms", "33") == []  # there is none here
     for name in ("default", "nano"):
         tiny_bundle(tmp_path / name)
-    assert smaller("--max-latency-ms", "33") == ["nano"]
+    nano = str(tmp_path / "nano")
+    assert smaller("--max-latency-ms", "33") == [nano]
     assert smaller() == []
     assert smaller("--max-latency-ms", "33", asked_model="nano") == []
-    assert smaller("--max-latency-ms", "33", asked_model="default") == ["nano"]
+    assert smaller("--max-latency-ms", "33", asked_model="default") == [nano]
+    assert smaller("--max-latency-ms", "33", asked_model=str(tmp_path / "default")) == [nano]
+    assert smaller("--max-latency-ms", "33", "--source", "face.jpg") == [nano]
+    # a saved expression belongs to the model that made it
+    assert smaller("--max-latency-ms", "33", "--source", "saved.safetensors") == []
     assert smaller("--max-latency-ms", "33", "--smaller-model", "none") == []
     assert smaller("--max-latency-ms", "33", "--smaller-model", "a") == ["a"]
     assert smaller("--max-latency-ms", "33", "--source-camera", "0") == []
     monkeypatch.setenv("RT_SWAP_MODEL", str(tmp_path / "mine"))
     assert smaller("--max-latency-ms", "33") == []
+
+
+def test_a_recording_names_every_model_that_may_have_made_it(
+    target: Path, tmp_path: Path, faces: Callable[..., None]
+) -> None:
+    pytest.importorskip("c2pa")
+    smaller = tiny_bundle(tmp_path / "smaller", seed=5)
+    out = tmp_path / "out.mp4"
+    words = ["--camera", str(target), "--once", "--preset", "smile", "-o", str(out), "--null"]
+    limit = ["--max-latency-ms", "10000", "--smaller-model", str(smaller)]
+    assert live(*words, *limit) == 0
+    bundle = load_bundle(smaller)
+    told = manifest.read(out)["rt_swap"]
+    assert told["other_models"] == {bundle.name: bundle.generator_sha256}
 
 
 def test_file_as_camera_to_file_with_summary(

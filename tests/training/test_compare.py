@@ -132,6 +132,10 @@ def test_plot_draws_what_is_left_over_what_it_costs(
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 10  # not a blank sheet
     assert compare.main([*given, "--plot", str(tmp_path / "sizes.txt")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    empty = report(0.03, model={"gmac": 0.5})
+    empty["rows"][MODEL]["flow_px"] = None  # type: ignore[index]
+    assert compare.main([write(tmp_path, "x", empty), "--plot", str(picture)]) == 2
+    assert "the report of x has no image or flow error" in capsys.readouterr().err
     given.append(write(tmp_path, "eft", report(0.05)))  # scored as a checkpoint
     assert compare.main([*given, "--plot", str(picture)]) == 2
     assert "the report of eft does not say what a frame costs" in capsys.readouterr().err

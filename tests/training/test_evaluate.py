@@ -359,3 +359,19 @@ def test_a_checkpoint_run_by_pytorch_says_what_its_bundle_says(tmp_path: Path) -
         a, b = (m.answer(picture(2), b[0], gains, points) for m in (shipped, trained))
     assert np.abs(a.picture_rgb.astype(int) - b.picture_rgb).max() <= 3
     np.testing.assert_allclose(a.flow_xy, b.flow_xy, atol=0.05)
+
+
+def test_a_report_says_what_a_frame_costs_where_the_bundle_does(tmp_path: Path) -> None:
+    from training.evaluate import _gmac
+
+    bundle = load_bundle(tiny_bundle(tmp_path / "bundle"))
+    assert _gmac(bundle) is None
+    for text, wanted in (
+        ('{"gmac": {"target_generator": 0.25}}', 0.25),
+        ('{"gmac": {}}', None),
+        ("[", None),
+        ("[]", None),
+    ):
+        (bundle.path / "parity.json").write_text(text)
+        assert _gmac(bundle) == wanted
+    assert _gmac(load_bundle("default")) == pytest.approx(1.16, abs=0.1)

@@ -63,13 +63,15 @@ class Scripted:
         mouth, turn, found = (int(v) for v in frame_bgr[0, 0])
         return face(mouth / 100.0, float(turn)) if found else None
 
-    def describe(
+    def look(
         self, frame_bgr: np.ndarray, M_crop_from_frame: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray]]:
         points = self.read(frame_bgr, M_crop_from_frame)
         nothing = np.full(5, np.nan)
+        if points is None:
+            return None, (nothing, nothing)
         # the mirror image's mouth seems 0.02 wider open
-        return (nothing, nothing) if points is None else (describe(points), describe(points) + 0.02)
+        return points, (describe(points), describe(points) + 0.02)
 
 
 def frame(t: int, mouth: int = 0, turn: int = 0, found: int = 1) -> Frame:
@@ -199,6 +201,22 @@ def test_face_reader_describes_a_face_and_its_mirror_image() -> None:
     nothing = np.full(5, np.nan)
     assert mean_reading((nothing, second))[0] == pytest.approx(0.3)
     assert np.isnan(mean_reading((nothing, nothing))).all()
+
+
+def test_a_crooked_face_has_the_same_descriptors_in_the_mirror() -> None:
+    """Every pair of landmarks that they are made of is symmetric."""
+    sides = [
+        (61, 291), (82, 312), (87, 317), (33, 263), (133, 362), (103, 332), (54, 284), (67, 297),
+        (21, 251), (70, 300), (63, 293), (105, 334), (66, 296), (107, 336), (160, 387), (159, 386),
+        (158, 385), (144, 373), (145, 374), (153, 380),
+    ]  # fmt: skip
+    order = np.arange(478)
+    for a, b in sides:
+        order[a], order[b] = b, a
+    crooked = face(0.2, turn_deg=20.0) + np.random.default_rng(3).normal(0, 3, (478, 3))
+    mirrored = (crooked * (-1.0, 1.0, 1.0))[order]
+    np.testing.assert_allclose(describe(mirrored), describe(crooked), atol=1e-9)
+    assert np.abs(describe(crooked * (-1.0, 1.0, 1.0)) - describe(crooked)).max() > 1e-3
 
 
 def test_agreement_is_what_the_mean_of_two_noisy_readings_correlates_with() -> None:

@@ -51,7 +51,7 @@ def test_a_lid_that_closes_takes_the_hue_of_the_skin_and_stays_as_bright() -> No
     toned = LidTone()(plain(RED), plain(PALE), landmarks(), blink(1.0, 0.0))
     left, right = (at(toned, xy) for xy in EYES_XY)
     wanted = 0.3 * hue(torch.tensor(RED)) + 0.7 * hue(torch.tensor(PALE))
-    torch.testing.assert_close(hue(left), wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(hue(left), wanted, atol=3e-3, rtol=0)
     torch.testing.assert_close(left.mean(), torch.tensor(RED).mean())
     torch.testing.assert_close(right, torch.tensor(RED), atol=1e-3, rtol=0)  # stays open
     cheek = at(toned, (158.0, 150.0))
@@ -79,7 +79,9 @@ def test_half_a_blink_is_toned_by_half_and_no_hue_is_made_of_darkness() -> None:
     red = torch.tensor(RED)
     torch.testing.assert_close(half - red, (whole - red) / 2, atol=1e-3, rtol=0)
     dark = LidTone()(plain(RED), plain((0.0, 0.0, 0.0)), landmarks(), blink(1.0, 1.0))
-    assert torch.isfinite(dark).all() and float(dark.min()) >= 0.0 and float(dark.max()) <= 1.0
+    lid = at(dark, EYES_XY[0])
+    torch.testing.assert_close(lid.mean(), torch.tensor(RED).mean())  # as bright as ever
+    torch.testing.assert_close(hue(lid), 0.3 * hue(torch.tensor(RED)) + 0.7, atol=1e-3, rtol=0)
 
 
 def test_the_generator_tones_lids_by_the_change_it_is_asked_for() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from rt_swap.aus import NUM_AUS
 from rt_swap.errors import ConfigError
 from tests.training.test_loop import log_of, run, shards  # noqa: F401
-from training.checkpoint import latest_checkpoint, read_config, warm_start
+from training.checkpoint import latest_checkpoint, read_config, read_state, warm_start
 from training.config import CONFIGS, SampleConfig, TrainConfig, get_config, to_dict
 from training.data.dataset import Batch, BatchMaker, ShardSet
 from training.narrow import ALL, choose, main, narrow, predictor, weight_of, wiring_of
@@ -112,7 +112,7 @@ def test_narrowing_to_the_same_size_changes_nothing(batches: list[Batch]) -> Non
 
 
 def test_doubled_channels_are_halved_without_a_loss(batches: list[Batch]) -> None:
-    """Every second channel of each group says what the first one says, so nothing is lost."""
+    """The second half of each group's channels says what the first one says."""
     net = lively(LARGE)
     with torch.no_grad():
         for layer, group in wiring_of(LARGE.network).answers.items():
@@ -150,6 +150,24 @@ def test_what_stays_makes_up_for_what_goes(batches: list[Batch]) -> None:
         float((answer(n, batches[0], config)[0] - wanted).square().mean()) for n in (small, cut)
     )
     assert missed < 0.5 * cut_missed
+
+
+def test_channels_that_only_the_pooling_reads_are_kept(batches: list[Batch]) -> None:
+    """Attention looks away from half of the merged map, the AUs' networks look nowhere else."""
+    net = lively(LARGE)
+    width = LARGE.network.token_features
+    half = width // 2
+    with torch.no_grad():
+        net.encoder.tokens.attention.weight[:, half:] = 0.0
+        for side in range(2):
+            start = side * (width + 2)
+            net.encoder.tokens.weight1[:, start : start + half] *= 1e-3
+            net.encoder.tokens.weight1[:, start + half : start + width] *= 30.0
+    # with as many channels to go as attention looks at
+    small = narrow(net, replace(LARGE.network, token_features=half), batches, LARGE)
+    config = replace(LARGE, network=replace(LARGE.network, token_features=half))
+    found, wanted = (answer(n, batches[0], c)[0] for n, c in ((small, config), (net, LARGE)))
+    assert float((found - wanted).std()) < 0.5 * float(wanted.std())
 
 
 def test_blocks_that_the_smaller_one_lacks_are_left_out(batches: list[Batch]) -> None:
@@ -203,9 +221,13 @@ def test_distilled_is_the_distance_to_what_the_larger_one_reads(batches: list[Ba
 
 def test_training_hears_a_larger_network_in_both_phases(shards: Path) -> None:  # noqa: F811
     larger = latest_checkpoint(run(shards, "larger") / "checkpoints")
-    lines = log_of(run(shards, "smaller", distil_from=larger))
-    assert all("distilled" in line for line in lines if "total" in line)
-    assert any("flow" in line for line in lines) and any("flow" not in line for line in lines)
+    lines = [line for line in log_of(run(shards, "smaller", distil_from=larger)) if "total" in line]
+    assert all("distilled" in line for line in lines)
+    whole = ["flow" in line for line in lines]
+    assert any(whole) and not all(whole)
+    silent = replace(SMOKE, losses=replace(SMOKE.losses, distilled=0.0))
+    with pytest.raises(ConfigError, match=r"losses\.distilled is 0"):
+        run(shards, "silent", silent, distil_from=larger)
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -224,6 +246,7 @@ def test_command_makes_what_training_starts_from(
     monkeypatch.setitem(CONFIGS, "rt-nano", replace(LARGE, name="rt-nano", network=HALF))
     words = ["--checkpoint", str(folder), "--shards", str(shards / "train"), "--out"]
     assert main([*words, str(shards / "small")]) == 0
+    assert read_state(shards / "small").step == 0
     made = read_config(shards / "small")
     assert made.name == "rt-nano" and made.network == HALF and made.losses == LARGE.losses
     net = build(HALF)
@@ -231,3 +254,11 @@ def test_command_makes_what_training_starts_from(
     assert left == 0 and copied == len(net.state_dict())
     assert main([*words, str(shards / "small")]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main([*words, str(shards / "other"), "--quadruples", "0"]) == 2
+    assert "--quadruples must be 1 or more" in capsys.readouterr().err
+    assert main([*words, str(shards / "large" / "ema.safetensors" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    (folder / "critics.safetensors").unlink()
+    assert main([*words, str(shards / "other")]) == 2
+    assert "has no critics.safetensors" in capsys.readouterr().err
+    assert not list(shards.glob("*other*"))

@@ -26,8 +26,8 @@ _DOWN: Final = 0.3
 _FULL: Final = 1.5
 """Height of the window's bell, which is cut off at 1."""
 _FARTHEST: Final = 30.0
-_LEAST: Final = 0.02
-"""Brightness that hues are taken over at least."""
+_GREY: Final = 0.01
+"""Added to what is seen: skin in the dark is grey, and nothing is divided by 0."""
 
 
 class LidTone(nn.Module):
@@ -76,7 +76,7 @@ class LidTone(nn.Module):
                 picture_rgb.float(), grid[:, None], padding_mode="border", align_corners=False
             )
             skin = seen.reshape(count, 3, 2, -1).mean(3)  # RGB by eye
-            hue = skin / skin.mean(1, keepdim=True).clamp(min=_LEAST)
+            hue = (skin + _GREY) / (skin.mean(1, keepdim=True) + _GREY)
             ends = torch.index_select(landmarks_xy.float(), 1, self.get_buffer("corners"))
             ends = ends.reshape(count, 2, 2, 2)  # eye, corner, xy
             middle = ends.mean(2)
