@@ -167,7 +167,8 @@ def test_channels_that_only_the_pooling_reads_are_kept(batches: list[Batch]) -> 
     small = narrow(net, replace(LARGE.network, token_features=half), batches, LARGE)
     config = replace(LARGE, network=replace(LARGE.network, token_features=half))
     found, wanted = (answer(n, batches[0], c)[0] for n, c in ((small, config), (net, LARGE)))
-    assert float((found - wanted).std()) < 0.5 * float(wanted.std())
+    # 0.07; chosen for attention alone 0.19
+    assert float((found - wanted).std()) < 0.1 * float(wanted.std())
 
 
 def test_blocks_that_the_smaller_one_lacks_are_left_out(batches: list[Batch]) -> None:
