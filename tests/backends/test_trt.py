@@ -58,8 +58,8 @@ def test_the_shipped_graphs_build_in_half_precision(
     assert entry.sidecar["io"] == wanted
     about = entry.sidecar["about"]
     assert about["strongly_typed"] is True
-    # the rest is the tail and what places teeth, which stay float32, and their constants
-    assert about["half_layers"] > about["layers"] * 0.2
+    # the rest is the tail, what places teeth and tones lids, all float32, and their constants
+    assert about["half_layers"] > about["layers"] * 0.15
     # the second start finds it
     written = path.stat().st_mtime_ns
     caplog.clear()

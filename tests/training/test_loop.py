@@ -162,7 +162,8 @@ def test_every_term_is_finite_and_reaches_the_networks(shards: Path) -> None:
     look = torch.rand(2, *batch.look_rgb.shape[1:])
     labelled = LabelledBatch(look, torch.rand(2, NUM_AUS, 2), torch.ones(2, NUM_AUS, 2))
     forward = run_networks(net, batch, plan, always, labelled)
-    objective = Objective(always, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS))
+    larger = build(always.network).eval()
+    objective = Objective(always, torch.ones(NUM_AUS), torch.eye(2 * NUM_AUS), larger=larger)
     total, terms = objective.generator_losses(net, critics, batch, forward, 0, 1.0, rng, labelled)
     options = (
         "_every",

@@ -260,5 +260,5 @@ def test_every_weighted_term_of_the_config_is_a_loss_that_objective_computes() -
         "_single",
     )
     names = [f.name for f in dataclasses.fields(LossConfig) if not f.name.endswith(options)]
-    assert len(names) == 27
+    assert len(names) == 28
     assert [name for name in names if f'"{name}"' not in text] == []
