@@ -194,20 +194,11 @@ class FaceReader:
 
 def _cut(frame_bgr: U8, M_crop_from_frame: F64) -> tuple[U8, F64]:
     """What a reader looks at, (384, 384, 3), and its place, (2, 3) from the frame."""
-    import cv2
-
     scale = _READ_PX / (CROP_SIZE_PX * (1.0 + 2.0 * _READ_MARGIN))
     shift = _READ_MARGIN * CROP_SIZE_PX * scale
     M_read_from_crop = np.array([[scale, 0.0, shift], [0.0, scale, shift]])
     M_read_from_frame = geometry.compose(M_read_from_crop, M_crop_from_frame)
-    picture = cv2.warpAffine(
-        frame_bgr,
-        geometry.to_cv2(M_read_from_frame),
-        (_READ_PX, _READ_PX),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(picture, np.uint8), M_read_from_frame
+    return _crop_bgr(frame_bgr, M_read_from_frame, _READ_PX), M_read_from_frame
 
 
 def mean_reading(readings: Sequence[F64]) -> F64:
@@ -739,13 +730,13 @@ def _spread(items: Sequence[Any], limit: int | None) -> list[Any]:
     return [items[k] for k in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
-def _crop_bgr(frame_bgr: U8, M_crop_from_frame: F64) -> U8:
+def _crop_bgr(frame_bgr: U8, M_crop_from_frame: F64, side_px: int = CROP_SIZE_PX) -> U8:
     import cv2
 
     crop = cv2.warpAffine(
         frame_bgr,
         geometry.to_cv2(M_crop_from_frame),
-        (CROP_SIZE_PX, CROP_SIZE_PX),
+        (side_px, side_px),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )

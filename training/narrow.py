@@ -269,7 +269,7 @@ def narrow(net: RtNet, config: NetworkConfig, batches: Iterable[Batch], old: Tra
     for group in dict.fromkeys(smaller.answers.values()):
         kept[group] = _kept(group, wiring, smaller, net, new, second)
     mine = new.state_dict()
-    named = {**{k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}}
+    named = {k: v for k, v in given.items() if k in mine and mine[k].shape == v.shape}
     for name, reads in smaller.reads.items():
         weight = f"{name}.weight" if f"{name}.weight" in mine else f"{name}.0.weight"
         rows = kept[smaller.answers[name]]
@@ -362,13 +362,16 @@ def _columns(
     parts, at = [], 0
     for group in reads:
         width = count - at if group == ALL else _width(group, wiring, net)
-        here = second[at : at + width, at : at + width]
-        stays = kept[group]
-        parts.append(
-            torch.eye(width, dtype=torch.float64) if stays is _EVERY else predictor(here, stays)
-        )
+        parts.append(_from_kept(second[at : at + width, at : at + width], kept[group]))
         at += width
     return torch.block_diag(*parts)
+
+
+def _from_kept(second: Tensor, stays: Tensor) -> Tensor:
+    """:func:`predictor`, the identity where all channels stay."""
+    if stays is _EVERY:
+        return torch.eye(len(second), dtype=torch.float64)
+    return predictor(second, stays)
 
 
 def _narrow_pooled(
@@ -385,10 +388,7 @@ def _narrow_pooled(
     assert weight.shape[0] == NUM_AUS
     channels = len(second)
     context = weight.shape[1] - 2 * (channels + 2)
-    stays = kept["merged"]
-    pooled = (
-        torch.eye(channels, dtype=torch.float64) if stays is _EVERY else predictor(second, stays)
-    )
+    pooled = _from_kept(second, kept["merged"])
     place = torch.eye(2, dtype=torch.float64)
     rest = torch.eye(context, dtype=torch.float64)
     if kept["context"] is not _EVERY:
