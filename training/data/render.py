@@ -17,6 +17,7 @@ like the face; iris and sclera from the colours of the portrait's own eye.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,12 +25,16 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from rt_swap import geometry
+from rt_swap.contract import CROP_SIZE_PX
 from rt_swap.errors import BackendUnavailable
 from training.data.fit import EYES, Fit, Fitter
 from training.data.ict import RANGES, IctModel
 from training.data.layout import FIELDS_SIDE
+from training.networks.encoder import look
+from training.networks.folds import FOLDS_XYXY, Folds
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -305,6 +310,30 @@ class Picture:
     unit_fields: F32
 
 
+@functools.cache
+def _folds_module() -> Folds:
+    return Folds()
+
+
+def _folded(folds: F32, surface: Surface, where: npt.NDArray[np.bool_]) -> F32:
+    """(R, R) brightness with folds over that without, 1 off the skin.
+
+    Args:
+        folds: (S, S) log2, at places of the portrait's crop.
+        surface: What is drawn.
+        where: (R, R) where the skin is what is shown.
+    """
+    place = surface.first[..., :2] - 0.5
+    there = cv2.remap(
+        folds,
+        np.ascontiguousarray(place[..., 0]),
+        np.ascontiguousarray(place[..., 1]),
+        cv2.INTER_LINEAR,
+        borderValue=0,
+    )
+    return np.exp2(np.where(where & np.isin(surface.part, _SKIN), there, 0.0)).astype(np.float32)
+
+
 def _weighed(arrays: F32, share: F32) -> F32:
     """Mean of (N, ...) arrays plus their deviations from it, each times its (N,) share."""
     mean = arrays.mean(0)
@@ -377,6 +406,8 @@ class Person:
         vertices = self._shape(fit.expression)
         self._first_normals = fitter.model.normals(vertices) @ fit.rotation.T.astype(np.float32)
         zeros = np.zeros((len(self._first), 4), np.float32)
+        self._landmarks_crop = geometry.apply(M_crop_from_portrait, landmarks_xy)
+        self._fold_depth = 0.0
         self._theta = self._eye_angle(landmarks_xy)
         zeros[:, 3] = self._theta
         self._state = rasteriser.draw(
@@ -450,6 +481,20 @@ class Person:
         share = np.array([own, *weights], np.float32)
         new = copy.copy(self)
         new._draw_as(*(_weighed(a, share) for a in (identities, residuals)))
+        return new
+
+    def folding(self, depth: float) -> Person:
+        """The same person, whose skin folds between the brows, across the forehead and the nose's
+        root and beside the eyes (training.networks.folds) as expressions ask for.
+
+        Args:
+            depth: 0 is skin that does not fold, 1 a grown person's, more an old one's.
+
+        Returns:
+            A person of its own; this one stays as it is.
+        """
+        new = copy.copy(self)
+        new._fold_depth = depth
         return new
 
     def _draw_as(self, identity: F32, residual_xy: F32) -> None:
@@ -526,20 +571,24 @@ class Person:
             )
             surfaces.append(surface)
             fields.append(self._displacement(surface))
+        folds = [self._folds(e) for e in (expression_a, expression_b)]
         coarse = [s.every(SUPERSAMPLE) for s in surfaces]
         coarse_fields = [np.ascontiguousarray(f[::SUPERSAMPLE, ::SUPERSAMPLE]) for f in fields]
         out = []
         for i in (0, 1):
-            rgb = self._shrunk(self._colour(surfaces[i], fields[i], positions[i]))
+            rgb = self._shrunk(self._colour(surfaces[i], fields[i], positions[i], folds[i]))
             here = coarse[i]
             flow, keep = self._flow(here, coarse[1 - i], coarse_fields[i], coarse_fields[1 - i])
             shade = np.where(np.isin(here.part, _SKIN) & (keep > 0.5), here.extra[..., 1], 1.0)
+            shade = cv2.GaussianBlur(shade.astype(np.float32), (0, 0), 0.8)
+            if folds[i] is not None and folds[1 - i] is not None:
+                shade = shade * _folded(folds[i] - folds[1 - i], here, keep > 0.5)
             out.append(
                 Picture(
                     rgb=rgb,
                     flow_xy=flow,
                     keep=keep,
-                    shade=cv2.GaussianBlur(shade.astype(np.float32), (0, 0), 0.8),
+                    shade=shade,
                     region=np.where(here.part >= 0, here.region, 0).astype(np.uint8),
                     unit_fields=self._unit_fields(
                         surfaces[i], positions[i], (expression_a, expression_b)[i]
@@ -582,7 +631,8 @@ class Person:
             self._other_places(),
             depth=False,
         )
-        return self._shrunk(self._colour(surface, self._displacement(surface), position))
+        field = self._displacement(surface)
+        return self._shrunk(self._colour(surface, field, position, self._folds(expression)))
 
     def _shrunk(self, colour: F32) -> U8:
         small = cv2.resize(colour, (self._size, self._size), interpolation=cv2.INTER_AREA)
@@ -723,7 +773,30 @@ class Person:
         return float(max(position[index[14], 1] - position[index[13], 1], 0.0))
 
     # --- colour ----------------------------------------------------------------------------------
-    def _colour(self, surface: Surface, field: F32, position: F32) -> F32:
+    def _folds(self, expression: F32) -> F32 | None:
+        """(S, S) log2 shade of the folds that an expression adds to the portrait's, at places of
+        the portrait's crop; None for skin that does not fold.
+        """
+        if self._fold_depth == 0:
+            return None
+        x0, y0, x1, y1 = FOLDS_XYXY
+        aus = [self._fitter.model.aus_from_coefficients(e) for e in (expression, self.expression)]
+        to_contract = CROP_SIZE_PX / self._size
+        xy = torch.from_numpy(self._landmarks_crop * to_contract).float()[None]
+        crop = torch.from_numpy(self.untouched).permute(2, 0, 1)[None].float() / 255.0
+        with torch.no_grad():
+            drawn = _folds_module()(
+                look(crop), xy, xy, torch.from_numpy((aus[0] - aus[1]).reshape(1, -1)).float()
+            )
+        whole = np.zeros((CROP_SIZE_PX, CROP_SIZE_PX), np.float32)
+        whole[y0:y1, x0:x1] = drawn[0, 0].numpy() * self._fold_depth
+        if self._size != CROP_SIZE_PX:
+            whole = cv2.resize(whole, (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return whole
+
+    def _colour(
+        self, surface: Surface, field: F32, position: F32, folds: F32 | None
+    ) -> F32:
         opening_px = self._inner_lip_gap(position)
         place = _grid(self._size, surface.part.shape[0]) + field
         colour = self._fetch(place)
@@ -736,6 +809,8 @@ class Person:
         skin = np.isin(surface.part, _SKIN)
         ratio = np.where(skin, surface.extra[..., 0], 1.0).astype(np.float32)
         colour *= cv2.GaussianBlur(ratio, (0, 0), 1.0 * SUPERSAMPLE)[..., None]
+        if folds is not None:
+            colour *= _folded(folds, surface, skin)[..., None]
 
         mouth, eye = np.isin(surface.part, _MOUTH), np.isin(surface.part, _EYE)
         shown = self._visible_in(surface.first, surface.part, self._state).astype(np.float32)

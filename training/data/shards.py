@@ -24,14 +24,16 @@ ground truth.
 ``--pictures-only`` leaves out flow, keep, shade, region, fields, steps and landmarks: pictures for
 the encoder alone, nearly twice as many in the same time, in a fifth of the room.
 
-Each shard depends on the seed, the split, its own number, ``--mixed``, ``--reshaped`` and
-``--pictures-only`` alone, so a run can be continued and repeated.
+Each shard depends on the seed, the split, its own number, ``--mixed``, ``--reshaped``, ``--folding``
+and ``--pictures-only`` alone, so a run can be continued and repeated.
 
 ``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
 skin with another of the same split that was drawn shortly before. ``shard.json`` names both.
 ``--reshaped`` gives a part of the people a face of nobody's shape, out of those of people drawn
 shortly before, about as far from the mean as theirs. A network that reads expressions would else
 know the resting faces of its few people by heart.
+``--folding`` gives a part of the people skin that folds, each to its own depth: the face model's
+mesh is too coarse for frown lines and crow's feet (training.networks.folds).
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.contract import CROP_SIZE_PX
@@ -67,6 +70,8 @@ PICTURES_ONLY_PER_PAIR = 4
 REAL_PER_SHARD = 64
 RECENT_PEOPLE = 8
 """So many people are kept ready to be mixed with the next, or to lend it their shapes."""
+FOLD_DEPTHS = (0.4, 1.8)
+"""Between these lies how deep a folding person's folds are; 1 is what generators draw."""
 RESHAPED_SPREAD = 1.2
 """How far what is lent lies from the mean, against the lenders themselves; with what stays of their
 own, new shapes are about a seventh farther from it than fitted ones.
@@ -77,7 +82,7 @@ def write_shard(
     engine: PortraitEngine, portraits: list[Portrait], out: Path, index: int, *, split: str,
         quadruples: int,
     seed: int, size_px: int = CROP_SIZE_PX, mixed: float = 0.0, reshaped: float = 0.0,
-    pictures_only: bool = False,
+    folding: float = 0.0, pictures_only: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Render one shard.
 
@@ -92,6 +97,7 @@ def write_shard(
         size_px: Side of the crops.
         mixed: Part of the people that is mixed with another, in [0, 1].
         reshaped: Part of the people whose face gets a shape of nobody's, in [0, 1].
+        folding: Part of the people whose skin folds, in [0, 1].
         pictures_only: Leave out all that a swap needs and a reading does not.
 
     Returns:
@@ -155,6 +161,8 @@ def write_shard(
                 spread = RESHAPED_SPREAD * (1 - own**2) ** 0.5 / len(ready) ** 0.5
                 weights = rng.normal(0.0, spread, len(ready)).astype(np.float32)
                 person = person.reshaped([r[0] for r in ready], own, weights)
+            if folding > 0 and rng.random() < folding:
+                person = person.folding(float(rng.uniform(*FOLD_DEPTHS)))
             if mixed > 0 or reshaped > 0:
                 recent.append((made[0], portrait))
                 del recent[:-RECENT_PEOPLE]
@@ -201,6 +209,7 @@ def write_shard(
         "split": split,
         "mixed": mixed,
         "reshaped": reshaped,
+        "folding": folding,
         "pictures_only": pictures_only,
         "aus": list(AU_NAMES),
         "regions": list(REGIONS),
@@ -268,13 +277,15 @@ def portraits_of_split(folders: list[Path], split: str) -> list[Portrait]:
 
 
 def _worker(
-    task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float, float, bool],
+    task: tuple[list[Portrait], Path, Path, list[int], str, int, int, float, float, float, bool],
 ) -> None:
-    portraits, ict_path, out, indices, split, quadruples, seed, mixed, reshaped, pictures_only = (
-        task
-    )
+    (
+        portraits, ict_path, out, indices, split, quadruples, seed, mixed, reshaped, folding,
+        pictures_only,
+    ) = task  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     engine = PortraitEngine(ict_path)
     for index in indices:
         if (out / f"shard_{index:05d}" / "shard.json").is_file():
@@ -283,7 +294,7 @@ def _worker(
         start = time.perf_counter()
         said = write_shard(
             engine, portraits, out, index, split=split, quadruples=quadruples, seed=seed,
-            mixed=mixed, reshaped=reshaped, pictures_only=pictures_only,
+            mixed=mixed, reshaped=reshaped, folding=folding, pictures_only=pictures_only,
         )  # fmt: skip
         took = time.perf_counter() - start
         rejected = {k: len(v) for k, v in said["rejected"].items()}
@@ -302,7 +313,7 @@ def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> 
         said = json.loads(path.read_text(encoding="utf-8"))
         for name, default in (
             ("seed", 0), ("split", ""), ("quadruples", 0), ("mixed", 0.0), ("reshaped", 0.0),
-            ("pictures_only", False),
+            ("folding", 0.0), ("pictures_only", False),
         ):  # fmt: skip
             if said.get(name, default) != getattr(args, name):
                 raise ConfigError(
@@ -357,6 +368,13 @@ def main(argv: list[str] | None = None) -> int:
         "%(default)s)",
     )
     parser.add_argument(
+        "--folding",
+        type=float,
+        default=0.0,
+        metavar="PART",
+        help="part of the people whose skin folds, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
         "--pictures-only",
         action="store_true",
         help="pictures and intensities alone, for training the encoder (--reading-shards)",
@@ -366,8 +384,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.shards < 1 or args.quadruples < 1 or args.workers < 1:
         parser.error("--shards, --quadruples and --workers must be at least 1")
-    if not (0 <= args.mixed <= 1 and 0 <= args.reshaped <= 1):
-        parser.error("--mixed and --reshaped must be between 0 and 1")
+    if not all(0 <= part <= 1 for part in (args.mixed, args.reshaped, args.folding)):
+        parser.error("--mixed, --reshaped and --folding must be between 0 and 1")
     try:
         portraits = portraits_of_split(args.portraits, args.split)
     except ConfigError as exc:
@@ -392,6 +410,7 @@ def main(argv: list[str] | None = None) -> int:
             args.seed,
             args.mixed,
             args.reshaped,
+            args.folding,
             args.pictures_only,
         )
         for w in range(workers)

@@ -24,6 +24,7 @@ from training.networks.blocks import (
     up2,
 )
 from training.networks.encoder import StemFeatures
+from training.networks.folds import FOLDS_XYXY, Folds
 from training.networks.lids import LidTone
 from training.networks.mesh import FaceMesh
 from training.networks.mouth import TEETH_XYXY, MouthLayers
@@ -105,18 +106,21 @@ def resize(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)
 
 
-def place(maps: Tensor, outside: float, size_px: int) -> Tensor:
-    """Put the look's maps back into the crop.
+def place(
+    maps: Tensor, outside: float, size_px: int, at_xyxy: tuple[int, int, int, int] = LOOK_XYXY
+) -> Tensor:
+    """Put the look's maps, or those of another part, back into the crop.
 
     Args:
-        maps: (N, C, 192, 176).
+        maps: (N, C, H, W), of the look (N, C, 192, 176).
         outside: What stands around it.
         size_px: Side of the crop; a smaller one than the contract's gets averages.
+        at_xyxy: Where in the crop they are.
 
     Returns:
         (N, C, size, size).
     """
-    x0, y0, x1, y1 = LOOK_XYXY
+    x0, y0, x1, y1 = at_xyxy
     whole = F.pad(maps, (x0, CROP_SIZE_PX - x1, y0, CROP_SIZE_PX - y1), value=outside)
     return whole if size_px == CROP_SIZE_PX else F.avg_pool2d(whole, CROP_SIZE_PX // size_px)
 
@@ -196,6 +200,7 @@ class Generator(nn.Module):
         # Where the face's mesh is known from landmarks it says the same, of this very face.
         self.mesh = FaceMesh(config) if config.mesh_features else None
         self.lids = LidTone() if config.mesh_features else None
+        self.folds = Folds() if config.mesh_features else None
         self.basis = None
         if self.mesh is None:
             self.basis = nn.Linear(
@@ -268,7 +273,7 @@ class Generator(nn.Module):
         au_free = self.au_free_of(features)
         change = mixed_tokens - own_tokens
         pair = torch.cat([own_tokens, change], dim=2).flatten(1)
-        drawn, features_64 = self._drawn(change, landmarks_xy)
+        drawn, features_64, gone_xy = self._drawn(change, landmarks_xy)
         z = act(self.condition2(act(self.condition1(pair))))
         painted = self.token_map(z).reshape(-1, cfg.map_channels, 8, 8)
         painted = resize(painted, (au_free.shape[2], au_free.shape[3]))
@@ -327,6 +332,12 @@ class Generator(nn.Module):
         shade_log2 = straight_through(firm_shrink(shade_raw, cfg.shade_dead_log2), shade_raw)
         keep_soft = torch.sigmoid(keep_logit)
         keep = straight_through(torch.clamp(keep_soft * 1.1 - 0.05, 0.0, 1.0), keep_soft)
+        shaded_xyxy = LOOK_XYXY
+        if self.folds is not None and landmarks_xy is not None and gone_xy is not None:
+            folds = self.folds(features.picture_rgb, landmarks_xy, gone_xy, self._aus(change))
+            above = (0, 0, LOOK_XYXY[1] - FOLDS_XYXY[1], 0)
+            shade_raw, shade_log2 = (F.pad(s, above) + folds for s in (shade_raw, shade_log2))
+            shaded_xyxy = FOLDS_XYXY
         unit_px = size_px / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
         return Instructions(
             flow_raw=place(flow_raw, 0.0, size_px) * unit_px,
@@ -334,8 +345,8 @@ class Generator(nn.Module):
             keep_logit=place(keep_logit, OUTSIDE_LOGIT, size_px),
             keep=place(1.0 - (1.0 - keep) * fade, 1.0, size_px),
             fill_rgb=place(fill, 0.5, size_px),
-            shade_log2_raw=place(shade_raw, 0.0, size_px),
-            shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px),
+            shade_log2_raw=place(shade_raw, 0.0, size_px, shaded_xyxy),
+            shade=place(torch.exp(shade_log2 * LN_2), 1.0, size_px, shaded_xyxy),
             au_free=au_free,
             unit_fields_raw=fields,
             mouth_logit=mouth_logit,
@@ -348,7 +359,9 @@ class Generator(nn.Module):
             place: Tensor = self.mesh.head_place(landmarks_xy.float())
             return place
 
-    def _drawn(self, change: Tensor, landmarks_xy: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _drawn(
+        self, change: Tensor, landmarks_xy: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The part of flow and shade that needs no look at the picture.
 
         Args:
@@ -356,12 +369,12 @@ class Generator(nn.Module):
             landmarks_xy: (N, 478, 2), or None.
 
         Returns:
-            (N, 3, h, w) flow, in units of the head's, and log2 shade; and what the mesh says
-            besides, (N, 4 + C, 48, 44).
+            (N, 3, h, w) flow, in units of the head's, and log2 shade; what the mesh says besides,
+            (N, 4 + C, 48, 44); and where the landmarks went, (N, 478, 2).
         """
         if self.mesh is None:
             assert self.basis is not None
-            return self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW), None
+            return self.basis(change.flatten(1)).float().reshape(-1, 3, *BASIS_HW), None, None
         if landmarks_xy is None:
             raise ContractError(
                 "generator: these weights draw motion from landmarks; give landmarks_xy",
@@ -369,10 +382,10 @@ class Generator(nn.Module):
                 actual="None",
             )
         with torch.autocast(change.device.type, enabled=False):  # places are too fine for half
-            moved, features = self.mesh(landmarks_xy.float(), self._aus(change))
+            moved, features, gone_xy = self.mesh(landmarks_xy.float(), self._aus(change))
             flow = moved[:, :2] * (1 / self.config.flow_scale_px)
             moved = torch.cat([flow, moved[:, 2:]], dim=1)
-            return moved, torch.cat([moved, features], dim=1)
+            return moved, torch.cat([moved, features], dim=1), gone_xy
 
     def _aus(self, tokens: Tensor) -> Tensor:
         """(N, K, D) tokens, or a change of tokens -> (N, 2K) the intensities that they say."""

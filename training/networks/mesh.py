@@ -111,7 +111,7 @@ class FaceMesh(nn.Module):
         """Whether nothing is known of faces yet."""
         return not bool(self.by_unit.any())
 
-    def forward(self, landmarks_xy: Tensor, change_lr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, landmarks_xy: Tensor, change_lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw a change of expression.
 
         Args:
@@ -120,8 +120,9 @@ class FaceMesh(nn.Module):
 
         Returns:
             (N, 3, 48, 44) flow in pixels (from the picture to be shown to the target) and log2
-            shade, 0 for no change; and (N, 1 + C, 48, 44) how near the mesh is, in [0, 1], and
-            its features. Both at a quarter of the look's size.
+            shade, 0 for no change; (N, 1 + C, 48, 44) how near the mesh is, in [0, 1], and its
+            features, both at a quarter of the look's size; and (N, 478, 2) where the landmarks
+            went, pixels of a 256-px crop.
         """
         count = len(landmarks_xy)
         x, y, motion, shade = self._points(landmarks_xy, change_lr)
@@ -146,7 +147,8 @@ class FaceMesh(nn.Module):
         weight = sums[:, :1]
         means = sums[:, 1:] / (weight + _FLOOR)
         moved = torch.cat([means[:, :2] * -_MOTION_PX, means[:, 2:3]], dim=1)
-        return moved, torch.cat([weight / (weight + 1.0), means[:, 3:]], dim=1)
+        gone_xy = torch.cat([x, y], dim=1)[:, :, :NUM_LANDMARKS].transpose(1, 2)
+        return moved, torch.cat([weight / (weight + 1.0), means[:, 3:]], dim=1), gone_xy
 
     def head_place(self, landmarks_xy: Tensor) -> Tensor:
         """Where the skull is, against that of a mean face that looks ahead, at the teeth.

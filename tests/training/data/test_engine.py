@@ -23,7 +23,7 @@ from training.data.preview import main as preview_main
 from training.data.preview import warped
 from training.data.render import REGIONS, Person, Picture, trusted
 from training.data.sequences import render as render_sequence
-from training.data.shards import in_steps, write_shard
+from training.data.shards import FOLD_DEPTHS, in_steps, write_shard
 from training.data.shards import main as shards_main
 from training.evaluate import Quadruple
 from training.networks.mouth import DENTURE_HW
@@ -486,6 +486,61 @@ def test_reshaped_shard_says_so_and_repeats(
     assert differ.ravel().tolist() == told
 
 
+def test_skin_that_folds_shows_it_and_its_truth_says_so(engine, astronaut) -> None:
+    person, _ = astronaut
+    rest, frown = expression(engine), expression(engine, AU4=1.0)
+    plain, folded = (p.render_pair(frown, rest) for p in (person, person.folding(1.0)))
+    for one, other in zip(plain, person.folding(0.0).render_pair(frown, rest), strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+    darker = folded[0].rgb.mean(2) / np.maximum(plain[0].rgb.mean(2), 1)
+    assert 0.6 < darker[56:84, 112:144].min() < 0.88
+    # between the brows alone, and skin alone
+    assert np.abs(darker[110:] - 1).max() < 0.02
+    np.testing.assert_allclose(folded[1].rgb.astype(int), plain[1].rgb, atol=1)
+    # what is carried over and shaded by the truth is what is shown
+    line = np.zeros((256, 256), bool)
+    line[56:84, 112:144] = darker[56:84, 112:144] < 0.92
+    assert line.sum() > 15
+    shaded = warped(folded[1].rgb, folded[0]).astype(float) * folded[0].shade[..., None]
+    unshaded = warped(folded[1].rgb, folded[0]).astype(float) * plain[0].shade[..., None]
+    off, without = (np.abs(p - folded[0].rgb)[line].mean() for p in (shaded, unshaded))
+    assert off < 0.4 * without
+    # back to rest the same line is brighter by as much
+    again = folded[1].shade / plain[1].shade
+    assert again.max() > 1.08 and again[110:].max() < 1.02
+    np.testing.assert_allclose(person.folding(1.0).render(frown), folded[0].rgb, atol=1)
+    deeper = person.folding(1.8).render(frown).mean(2)
+    assert (deeper[line] < folded[0].rgb.mean(2)[line]).mean() > 0.9
+
+
+def test_folding_shard_says_so_and_repeats(
+    engine, astronaut_file: Path, stretched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portraits = [
+        Portrait(astronaut_file, "test", "a"),
+        Portrait(astronaut_file.with_name("stretched.png"), "test", "b"),
+    ]
+    given: list[float] = []
+    real = Person.folding
+
+    def watched(person, depth):
+        given.append(depth)
+        return real(person, depth)
+
+    monkeypatch.setattr(Person, "folding", watched)
+    arrays = []
+    for name, part in (("a", 1.0), ("b", 1.0), ("c", 0.0)):
+        said = write_shard(
+            engine, portraits, tmp_path / name, 0, split="train", quadruples=1, seed=3,
+            folding=part, pictures_only=True,
+        )  # fmt: skip
+        assert said["folding"] == part
+        arrays.append(np.load(tmp_path / name / "shard_00000" / "rgb.npy"))
+    assert len(given) == 4 and given[:2] == given[2:] and given[0] != given[1]
+    assert all(FOLD_DEPTHS[0] <= depth <= FOLD_DEPTHS[1] for depth in given)
+    np.testing.assert_array_equal(arrays[0], arrays[1])
+
+
 def test_crop_jitter_is_small_and_repeats() -> None:
     a, b = (crop_jitter(np.random.default_rng(5), 256) for _ in range(2))
     np.testing.assert_array_equal(a, b)
@@ -558,7 +613,7 @@ def test_upper_teeth_hang_from_the_skull_and_lower_ones_from_the_jaw(engine, ast
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("--mixed", "0.5"), ("--reshaped", "0.5"), ("--seed", "3")]
+    ("name", "value"), [("--mixed", "0.5"), ("--reshaped", "0.5"), ("--folding", "0.5"), ("--seed", "3")]
 )
 def test_shards_cli_refuses_to_go_on_from_shards_made_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str
