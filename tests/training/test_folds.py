@@ -174,9 +174,7 @@ def test_generator_shades_folds_into_its_answer_and_trains_nothing_by_them() -> 
         basis = tokens[2 * k : 2 * k + 2, k]  # (2, D)
         by_au[k] = torch.linalg.pinv(basis)
     features = net.encoder.stem(look(picture))
-    answer, without = (
-        net.generator(features, own, t, 256, landmarks()) for t in (wanted, own)
-    )
+    answer, without = (net.generator(features, own, t, 256, landmarks()) for t in (wanted, own))
     assert answer.shade[0, 0, 66:78, 116:141].min() < 0.9
     torch.testing.assert_close(without.shade, torch.ones_like(without.shade), atol=0.05, rtol=0)
     half = net.generator(features, own, wanted, 128, landmarks())

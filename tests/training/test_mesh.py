@@ -74,8 +74,11 @@ def test_a_point_is_looked_up_where_it_has_gone() -> None:
     mesh = mesh_of(by_unit=by_unit)
     points = torch.full((1, NUM_LANDMARKS, 2), -500.0)  # far away but for one
     points[0, 7] = torch.tensor([122.0, 142.0])
-    moved, features = mesh(points, change_of(AuId.AU26, 0.8))
+    moved, features, gone_xy = mesh(points, change_of(AuId.AU26, 0.8))
     assert moved.shape == (1, 3, 48, 44) and features.shape == (1, 5, 48, 44)
+    assert gone_xy.shape == points.shape
+    torch.testing.assert_close(gone_xy[0, 7], torch.tensor([130.0, 126.0]))
+    torch.testing.assert_close(gone_xy[0, 6], points[0, 6] + torch.tensor([8.0, -16.0]))
     # what is shown at (130, 126) came from 8 px to the left and 16 px below
     torch.testing.assert_close(
         at(moved, 130, 126)[:2], torch.tensor([-8.0, 16.0]), rtol=0.02, atol=0
@@ -96,7 +99,7 @@ def test_no_change_moves_nothing_and_shade_is_the_points() -> None:
     assert torch.equal(mesh(points, torch.zeros(1, 2 * NUM_AUS))[0], torch.zeros(1, 3, 48, 44))
     mesh = mesh_of()
     mesh.shade_by_unit[2 * AuId.AU4.index] = -0.5
-    moved, _ = mesh(points, change_of(AuId.AU4, 1.0))
+    moved, _, _ = mesh(points, change_of(AuId.AU4, 1.0))
     middle = moved[0, 2, 18:30, 16:28]
     torch.testing.assert_close(middle, torch.full_like(middle, -0.5), atol=0.03, rtol=0)
 
@@ -111,7 +114,7 @@ def test_between_points_motion_is_their_mean_and_head_turns_are_heard() -> None:
     mesh = mesh_of(by_unit=by_unit)
     points = torch.full((1, NUM_LANDMARKS, 2), -500.0)
     points[0, 7], points[0, 8] = torch.tensor([100.0, 142.0]), torch.tensor([104.0, 150.0])
-    moved, _ = mesh(points, change_of(AuId.AU12, 1.0))
+    moved, _, _ = mesh(points, change_of(AuId.AU12, 1.0))
     # both are now at x = 106, eight pixels apart; half way each has the same say
     assert at(moved, 106, 146)[0].item() == pytest.approx(-4.0, abs=0.05)
     # a head that turned: what moved along x moves along x and y, and more the more it turned

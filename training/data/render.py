@@ -794,9 +794,7 @@ class Person:
             whole = cv2.resize(whole, (self._size, self._size), interpolation=cv2.INTER_AREA)
         return whole
 
-    def _colour(
-        self, surface: Surface, field: F32, position: F32, folds: F32 | None
-    ) -> F32:
+    def _colour(self, surface: Surface, field: F32, position: F32, folds: F32 | None) -> F32:
         opening_px = self._inner_lip_gap(position)
         place = _grid(self._size, surface.part.shape[0]) + field
         colour = self._fetch(place)

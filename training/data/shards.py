@@ -24,8 +24,8 @@ ground truth.
 ``--pictures-only`` leaves out flow, keep, shade, region, fields, steps and landmarks: pictures for
 the encoder alone, nearly twice as many in the same time, in a fifth of the room.
 
-Each shard depends on the seed, the split, its own number, ``--mixed``, ``--reshaped``, ``--folding``
-and ``--pictures-only`` alone, so a run can be continued and repeated.
+Each shard depends on the seed, the split, its own number, ``--mixed``, ``--reshaped``,
+``--folding`` and ``--pictures-only`` alone, so a run can be continued and repeated.
 
 ``--mixed`` makes people who are not in the portraits: a part of those drawn is mixed in shape and
 skin with another of the same split that was drawn shortly before. ``shard.json`` names both.

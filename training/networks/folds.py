@@ -223,7 +223,8 @@ def _lines() -> dict[str, Tensor]:
         (P, 2) what differences of brightness count, along: (P, P) mean over a point's neighbours in
         its line.
     """
-    parts: dict[str, list[Tensor]] = {n: [] for n in ("place", "way", "units", "depth", "width", "smooth")}
+    names = ("place", "way", "units", "depth", "width", "smooth")
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
     blocks = []
     for fold in FOLDS:
         at = torch.linspace(0.0, 1.0, fold.points, dtype=torch.float64)
