@@ -77,7 +77,8 @@ VARIANTS: Final[dict[str, Variant]] = {
         ),
     ),
     "rt_without_mesh": Variant(
-        "no mesh: motion drawn from the picture alone", changes={"network.mesh_features": "0"}
+        "no mesh: motion drawn from the picture alone",
+        changes={"network.mesh_features": "0", "network.fold_depth": "0"},
     ),
     "eft": Variant("the published scheme: synthesis", config="eft"),
     "ganimation": Variant("masks by an AU vector", config="ganimation"),

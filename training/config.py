@@ -92,6 +92,11 @@ class NetworkConfig:
     """Hidden units of what puts teeth, gums and tongue, drawn once (training.data.denture), where
     they belong; 0 has mouths painted anew like all else. For the scheme "rt" alone.
     """
+    fold_depth: float = 0.0
+    """How deep the folds of the skin are that are drawn from landmarks when the network is used
+    (training.networks.folds), 1 as the data engine has them; 0 for none. For networks with
+    mesh_features. Training does not see them: its answers to swaps have none.
+    """
     flow_dead_px: float = 0.1
     """Flow below this (pixels of a 256-px crop) is exactly 0, so that still skin stays bit for
     bit.
@@ -99,7 +104,7 @@ class NetworkConfig:
     flow_scale_px: float = 4.0
     """Flow of one unit of the head's output, pixels of a 256-px crop."""
     shade_limit_log2: float = 1.5
-    """Largest |log2 shade|."""
+    """Largest |log2 shade|, without folds."""
     shade_dead_log2: float = 0.02
     """|log2 shade| below this is exactly 0, a factor of exactly 1."""
     generation_trains_stem: bool = True
@@ -146,8 +151,11 @@ class NetworkConfig:
             "unit_channels",
             "mesh_features",
             "mouth_hidden",
+            "fold_depth",
         ):
             _check(getattr(self, name) >= 0, f"network.{name}", "0 or more", getattr(self, name))
+        if self.fold_depth:
+            _check(self.mesh_features > 0, "network.mesh_features", "positive with fold_depth", 0)
         if self.scheme != "rt":
             for name in ("mesh_features", "mouth_hidden"):
                 _check(getattr(self, name) == 0, f"network.{name}", "0 but for rt", self.scheme)
@@ -562,6 +570,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             decoder_blocks=(1, 1, 1, 0),
             mesh_features=12,
             mouth_hidden=64,
+            fold_depth=1.0,
         ),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
@@ -569,7 +578,9 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
     ),
     "rt-small": TrainConfig(
         "rt-small",
-        network=NetworkConfig(stem_blocks=(1, 3, 2), mesh_features=12, mouth_hidden=64),
+        network=NetworkConfig(
+            stem_blocks=(1, 3, 2), mesh_features=12, mouth_hidden=64, fold_depth=1.0
+        ),
         augment=AugmentConfig(occlude=0.05),
         optim=OptimConfig(lr=8e-4),
         phases=(Phase(128, 6, 0.4, encoder_only=True), Phase(128, 6, 1.0)),
@@ -587,6 +598,7 @@ CONFIGS: Final[dict[str, TrainConfig]] = {
             map_channels=48,
             mesh_features=12,
             mouth_hidden=64,
+            fold_depth=1.0,
             decoder_channels=(160, 128, 64, 32),
             decoder_blocks=(2, 2, 2, 0),
         ),

@@ -263,6 +263,7 @@ def loop(
     data = shards_for_swaps(shards, "shards")
     read = ShardSet(reading_shards) if reading_shards else data
     reads_alone = any(phase.encoder_only for phase in config.phases)
+    reads_only = all(phase.encoder_only for phase in config.phases)
     if reading_shards and not (config.reading_quadruples or reads_alone):
         raise ConfigError(
             "train: nothing reads --reading-shards; set reading_quadruples, or a phase with "
@@ -277,6 +278,12 @@ def loop(
             "again, or set augment.nudge=0"
         )
     fields |= nudged and reads_alone and not reading_shards
+    if config.network.fold_depth and data.folding and not reads_only:
+        raise ConfigError(
+            f"train: in {len(data.folding)} of {len(data.shards)} --shards skin folds "
+            f"({data.folding[0]} ...), and these networks draw folds as they are used: they would "
+            "be drawn twice; render without --folding, or give these as --reading-shards"
+        )
     meshed = config.network.scheme == "rt" and config.network.mesh_features > 0
     maker = BatchMaker(data, config.augment, config.seed, fields=fields, landmarks=meshed)
     reading_maker = None

@@ -349,7 +349,7 @@ class Objective:
 
     def _ground_truth(self, batch: Batch, f: Forward) -> dict[str, Tensor]:
         w = self.config.losses
-        # outside of the look nothing can change: it is left out, with half of the work
+        # outside of the look nothing changes in training: it is left out, with half of the work
         truth, said, target, region = _in_look(f.truth, f.said, batch.rgb, batch.region)
         out_rgb = cut_look(f.out_rgb)
         visible = truth.keep

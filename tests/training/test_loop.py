@@ -411,6 +411,32 @@ def test_reading_reaches_no_generator(shards: Path) -> None:
     assert "token_invariance" not in terms  # nudged pictures are no swaps of each other
 
 
+def test_networks_that_draw_folds_learn_no_swaps_in_which_skin_folds(shards: Path) -> None:
+    folded = shards / "folded"
+    read = write_fake_shard(folded / "train" / "shard_0", quadruples=3, size_px=64, seed=4)
+    held_out = [shards / "val"]
+    said = json.loads((read / "shard.json").read_text())
+    (read / "shard.json").write_text(json.dumps({**said, "folding": 0.8}))
+    network = replace(SMOKE.network, mesh_features=4, fold_depth=1.0)
+    config = replace(
+        SMOKE, network=network, steps=2, reading_quadruples=2, phases=(Phase(64, 1, 1.0),)
+    )
+    with pytest.raises(ConfigError, match=r"1 of 1 --shards skin folds .*drawn twice"):
+        run(folded, "twice", config, val_shards=held_out)
+    # networks that draw none may, and so may who only reads
+    plain = replace(SMOKE, steps=2, phases=(Phase(64, 1, 1.0),))
+    run(folded, "plain", plain, val_shards=held_out)
+    alone = (Phase(64, 1, 1.0, encoder_only=True),)
+    reads = replace(config, phases=alone, reading_quadruples=0)
+    with pytest.raises(ConfigError, match="face-mesh"):  # it got as far as that
+        run(folded, "reads", reads, val_shards=held_out)
+    joint = replace(config, reading_quadruples=2)
+    with pytest.raises(ConfigError, match="face-mesh"):
+        run(shards, "joint", joint, reading_shards=[read])
+    with pytest.raises(ConfigError, match="mesh_features"):
+        replace(SMOKE.network, fold_depth=1.0)
+
+
 def test_reading_shards_may_hold_pictures_only_and_swaps_never_do(shards: Path) -> None:
     write_fake_shard(
         shards / "read" / "shard_0", quadruples=3, size_px=64, seed=4, pictures_only=True

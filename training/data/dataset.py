@@ -185,6 +185,8 @@ class ShardSet:
         """Those that do not say where faces are."""
         self.pictures_only = [s.path for s in self.shards if "flow" not in s.arrays]
         """Those that serve an encoder alone."""
+        self.folding = [s.path for s in self.shards if s.meta.get("folding")]
+        """Those in which skin folds."""
         self._starts = np.cumsum([0, *(shard.quadruples for shard in self.shards)])
         if not len(self):
             raise ConfigError(f"ShardSet: no quadruples in {', '.join(map(str, paths))}")

@@ -315,13 +315,12 @@ def _folds_module() -> Folds:
     return Folds()
 
 
-def _folded(folds: F32, surface: Surface, where: npt.NDArray[np.bool_]) -> F32:
+def _folded(folds: F32, surface: Surface) -> F32:
     """(R, R) brightness with folds over that without, 1 off the skin.
 
     Args:
         folds: (S, S) log2, at places of the portrait's crop.
         surface: What is drawn.
-        where: (R, R) where the skin is what is shown.
     """
     place = surface.first[..., :2] - 0.5
     there = cv2.remap(
@@ -331,7 +330,7 @@ def _folded(folds: F32, surface: Surface, where: npt.NDArray[np.bool_]) -> F32:
         cv2.INTER_LINEAR,
         borderValue=0,
     )
-    return np.exp2(np.where(where & np.isin(surface.part, _SKIN), there, 0.0)).astype(np.float32)
+    return np.exp2(np.where(np.isin(surface.part, _SKIN), there, 0.0)).astype(np.float32)
 
 
 def _weighed(arrays: F32, share: F32) -> F32:
@@ -485,14 +484,20 @@ class Person:
 
     def folding(self, depth: float) -> Person:
         """The same person, whose skin folds between the brows, across the forehead and the nose's
-        root and beside the eyes (training.networks.folds) as expressions ask for.
+        root and beside the eyes (training.networks.folds) as expressions ask for. Where skin is
+        smooth, the portrait says, also where another's skin is mixed into it.
 
         Args:
-            depth: 0 is skin that does not fold, 1 a grown person's, more an old one's.
+            depth: 0 is skin that does not fold, 1 what generators draw.
 
         Returns:
             A person of its own; this one stays as it is.
+
+        Raises:
+            ValueError: If the depth is below 0.
         """
+        if depth < 0:
+            raise ValueError(f"folding: depth must be 0 or more, got {depth}")
         new = copy.copy(self)
         new._fold_depth = depth
         return new
@@ -581,8 +586,11 @@ class Person:
             flow, keep = self._flow(here, coarse[1 - i], coarse_fields[i], coarse_fields[1 - i])
             shade = np.where(np.isin(here.part, _SKIN) & (keep > 0.5), here.extra[..., 1], 1.0)
             shade = cv2.GaussianBlur(shade.astype(np.float32), (0, 0), 0.8)
-            if folds[i] is not None and folds[1 - i] is not None:
-                shade = shade * _folded(folds[i] - folds[1 - i], here, keep > 0.5)
+            mine, partners = folds[i], folds[1 - i]
+            if mine is not None and partners is not None:
+                fine = _folded(mine - partners, surfaces[i])
+                fine = cv2.resize(fine, (self._size, self._size), interpolation=cv2.INTER_AREA)
+                shade = shade * np.where(keep > 0.5, fine, 1.0).astype(np.float32)
             out.append(
                 Picture(
                     rgb=rgb,
@@ -784,14 +792,14 @@ class Person:
         to_contract = CROP_SIZE_PX / self._size
         xy = torch.from_numpy(self._landmarks_crop * to_contract).float()[None]
         crop = torch.from_numpy(self.untouched).permute(2, 0, 1)[None].float() / 255.0
-        with torch.no_grad():
-            drawn = _folds_module()(
-                look(crop), xy, xy, torch.from_numpy((aus[0] - aus[1]).reshape(1, -1)).float()
-            )
+        wanted, own = (torch.from_numpy(a.reshape(1, -1)).float() for a in aus)
+        drawn = _folds_module()(look(crop), xy, xy, own, wanted)
         whole = np.zeros((CROP_SIZE_PX, CROP_SIZE_PX), np.float32)
         whole[y0:y1, x0:x1] = drawn[0, 0].numpy() * self._fold_depth
         if self._size != CROP_SIZE_PX:
-            whole = cv2.resize(whole, (self._size, self._size), interpolation=cv2.INTER_AREA)
+            fewer = self._size < CROP_SIZE_PX
+            how = cv2.INTER_AREA if fewer else cv2.INTER_LINEAR
+            whole = np.asarray(cv2.resize(whole, (self._size, self._size), interpolation=how))
         return whole
 
     def _colour(self, surface: Surface, field: F32, position: F32, folds: F32 | None) -> F32:
@@ -808,7 +816,7 @@ class Person:
         ratio = np.where(skin, surface.extra[..., 0], 1.0).astype(np.float32)
         colour *= cv2.GaussianBlur(ratio, (0, 0), 1.0 * SUPERSAMPLE)[..., None]
         if folds is not None:
-            colour *= _folded(folds, surface, skin)[..., None]
+            colour *= _folded(folds, surface)[..., None]
 
         mouth, eye = np.isin(surface.part, _MOUTH), np.isin(surface.part, _EYE)
         shown = self._visible_in(surface.first, surface.part, self._state).astype(np.float32)

@@ -33,7 +33,8 @@ skin with another of the same split that was drawn shortly before. ``shard.json`
 shortly before, about as far from the mean as theirs. A network that reads expressions would else
 know the resting faces of its few people by heart.
 ``--folding`` gives a part of the people skin that folds, each to its own depth: the face model's
-mesh is too coarse for frown lines and crow's feet (training.networks.folds).
+mesh is too coarse for frown lines and crow's feet (training.networks.folds). Such shards are for
+reading and for judging; swaps are learned without, for generators draw folds as they are used.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def write_shard(
     people: list[Portrait] = []
     mixed_with: list[Portrait | None] = []
     is_reshaped: list[bool] = []
+    fold_depths: list[float] = []
     recent: list[tuple[Person, Portrait]] = []
     real: list[npt.NDArray[np.uint8]] = []
     order = iter(
@@ -161,8 +163,9 @@ def write_shard(
                 spread = RESHAPED_SPREAD * (1 - own**2) ** 0.5 / len(ready) ** 0.5
                 weights = rng.normal(0.0, spread, len(ready)).astype(np.float32)
                 person = person.reshaped([r[0] for r in ready], own, weights)
-            if folding > 0 and rng.random() < folding:
-                person = person.folding(float(rng.uniform(*FOLD_DEPTHS)))
+            folds = folding > 0 and rng.random() < folding
+            fold_depths.append(float(rng.uniform(*FOLD_DEPTHS)) if folds else 0.0)
+            person = person.folding(fold_depths[-1])
             if mixed > 0 or reshaped > 0:
                 recent.append((made[0], portrait))
                 del recent[:-RECENT_PEOPLE]
@@ -220,8 +223,11 @@ def write_shard(
                 "person": p.person,
                 **({} if second is None else {"mixed_with": f"{second.dataset}/{second.person}"}),
                 **({"reshaped": True} if new_shape else {}),
+                **({"fold_depth": round(depth, 3)} if depth else {}),
             }
-            for p, second, new_shape in zip(people, mixed_with, is_reshaped, strict=True)
+            for p, second, new_shape, depth in zip(
+                people, mixed_with, is_reshaped, fold_depths, strict=True
+            )
         ],
         "rejected": rejects.by_reason,
     }

@@ -125,3 +125,10 @@ class FilmResBlock(nn.Module):
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """(N, C, H, W) and (N, condition_dim) -> (N, C, H, W)."""
         return act(x + self.conv2(self.inner(x, z)))
+
+
+def edge_ramp(count: int, edge_px: int) -> Tensor:
+    """(count,) 1 inside, falling smoothly (cubic smoothstep) to 0 over edge_px at both ends."""
+    at = torch.arange(count, dtype=torch.float32) + 0.5
+    ramp = (torch.minimum(at, count - at) / edge_px).clamp(max=1.0)
+    return ramp * ramp * (3 - 2 * ramp)

@@ -20,6 +20,7 @@ from training.networks.blocks import (
     ResBlock,
     act,
     conv,
+    edge_ramp,
     norm_conv,
     up2,
 )
@@ -43,7 +44,8 @@ BESIDE_PX = 4
 
 @dataclass(frozen=True)
 class Instructions:
-    """What to do with the target's crop; S is the crop's side. Outside of the look nothing changes.
+    """What to do with the target's crop; S is the crop's side. Outside of the look nothing changes,
+    but for folds of the forehead right above it (training.networks.folds).
 
     The ``*_raw`` values are what the head says, for losses; the plain ones are what is carried
     out, with small values
@@ -58,7 +60,8 @@ class Instructions:
         keep: (N, 1, S, S) in [0, 1], reaching both ends.
         fill_rgb: (N, 3, S, S) in [0, 1].
         shade_log2_raw: (N, 1, S, S).
-        shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small.
+        shade: (N, 1, S, S) > 0, exactly 1 where the logarithm is small; folds are in it, and in the
+            logarithm, in use and not in training.
         au_free: (N, C, 12, 11), E_f's feature; larger where another scheme makes it.
         unit_fields_raw: (N, 2K, 3, 48, 44) what one unit of each intensity would do to what is to
             be shown, at a quarter of the look's size: motion, order (x, y), in flow_scale_px, and
@@ -127,12 +130,8 @@ def place(
 
 def look_fade() -> Tensor:
     """(1, 1, 192, 176): 1 inside, falling smoothly to 0 at the look's edges."""
-    sides = []
-    for count in LOOK_HW:
-        at = torch.arange(count, dtype=torch.float32) + 0.5
-        ramp = (torch.minimum(at, count - at) / EDGE_PX).clamp(max=1.0)
-        sides.append(ramp * ramp * (3 - 2 * ramp))
-    return (sides[0][:, None] * sides[1][None, :])[None, None]
+    down, across = (edge_ramp(count, EDGE_PX) for count in LOOK_HW)
+    return (down[:, None] * across[None, :])[None, None]
 
 
 def with_mouth(
@@ -200,7 +199,7 @@ class Generator(nn.Module):
         # Where the face's mesh is known from landmarks it says the same, of this very face.
         self.mesh = FaceMesh(config) if config.mesh_features else None
         self.lids = LidTone() if config.mesh_features else None
-        self.folds = Folds() if config.mesh_features else None
+        self.folds = Folds(config.fold_depth) if config.fold_depth else None
         self.basis = None
         if self.mesh is None:
             self.basis = nn.Linear(
@@ -333,8 +332,16 @@ class Generator(nn.Module):
         keep_soft = torch.sigmoid(keep_logit)
         keep = straight_through(torch.clamp(keep_soft * 1.1 - 0.05, 0.0, 1.0), keep_soft)
         shaded_xyxy = LOOK_XYXY
-        if self.folds is not None and landmarks_xy is not None and gone_xy is not None:
-            folds = self.folds(features.picture_rgb, landmarks_xy, gone_xy, self._aus(change))
+        # the answers that training compares with have no folds: it would learn to undo them
+        if self.folds is not None and not self.training:
+            assert landmarks_xy is not None and gone_xy is not None
+            folds = self.folds(
+                features.picture_rgb,
+                landmarks_xy,
+                gone_xy,
+                self._aus(own_tokens),
+                self._aus(mixed_tokens),
+            )
             above = (0, 0, LOOK_XYXY[1] - FOLDS_XYXY[1], 0)
             shade_raw, shade_log2 = (F.pad(s, above) + folds for s in (shade_raw, shade_log2))
             shaded_xyxy = FOLDS_XYXY
@@ -370,7 +377,7 @@ class Generator(nn.Module):
 
         Returns:
             (N, 3, h, w) flow, in units of the head's, and log2 shade; what the mesh says besides,
-            (N, 4 + C, 48, 44); and where the landmarks went, (N, 478, 2).
+            (N, 4 + C, 48, 44), and where the landmarks went, (N, 478, 2), where there is a mesh.
         """
         if self.mesh is None:
             assert self.basis is not None

@@ -486,7 +486,9 @@ def test_reshaped_shard_says_so_and_repeats(
     assert differ.ravel().tolist() == told
 
 
-def test_skin_that_folds_shows_it_and_its_truth_says_so(engine, astronaut) -> None:
+def test_skin_that_folds_shows_it_and_its_truth_says_so(
+    engine, astronaut, astronaut_file: Path
+) -> None:
     person, _ = astronaut
     rest, frown = expression(engine), expression(engine, AU4=1.0)
     plain, folded = (p.render_pair(frown, rest) for p in (person, person.folding(1.0)))
@@ -510,6 +512,11 @@ def test_skin_that_folds_shows_it_and_its_truth_says_so(engine, astronaut) -> No
     again = folded[1].shade / plain[1].shade
     assert again.max() > 1.08 and again[110:].max() < 1.02
     np.testing.assert_allclose(person.folding(1.0).render(frown), folded[0].rgb, atol=1)
+    small, _ = engine.person(Portrait(astronaut_file, "test", "astronaut"), 128)
+    lines = [small.folding(d).render(frown).astype(float).mean(2) for d in (0.0, 1.0)]
+    assert (lines[1] - lines[0])[28:42, 56:72].min() < -10
+    with pytest.raises(ValueError, match="0 or more"):
+        person.folding(-0.5)
     deeper = person.folding(1.8).render(frown).mean(2)
     assert (deeper[line] < folded[0].rgb.mean(2)[line]).mean() > 0.9
 
@@ -536,9 +543,12 @@ def test_folding_shard_says_so_and_repeats(
             folding=part, pictures_only=True,
         )  # fmt: skip
         assert said["folding"] == part
+        depths = [person.get("fold_depth") for person in said["people"]]
+        assert depths == ([None] * 2 if part == 0 else [round(d, 3) for d in given[-2:]])
         arrays.append(np.load(tmp_path / name / "shard_00000" / "rgb.npy"))
-    assert len(given) == 4 and given[:2] == given[2:] and given[0] != given[1]
-    assert all(FOLD_DEPTHS[0] <= depth <= FOLD_DEPTHS[1] for depth in given)
+    assert len(given) == 6 and given[:2] == given[2:4] and given[0] != given[1]
+    assert given[4:] == [0.0, 0.0]
+    assert all(FOLD_DEPTHS[0] <= depth <= FOLD_DEPTHS[1] for depth in given[:4])
     np.testing.assert_array_equal(arrays[0], arrays[1])
 
 
