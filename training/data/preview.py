@@ -95,10 +95,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--folding",
+        type=float,
+        default=0.0,
+        metavar="DEPTH",
+        help="how deep everybody's skin folds, 1 as generators draw it (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if (args.out is None) == (args.preset_pictures is None):
         parser.error("give either --out or --preset-pictures")
+    if args.folding < 0:
+        parser.error("--folding must be 0 or more")
     try:
         portraits = list_portraits(args.portraits)
         engine = PortraitEngine(args.ict)
@@ -115,12 +124,13 @@ def main(argv: list[str] | None = None) -> int:
             rejects.add(portraits[i], made)
             logger.info("%s/%s: %s", portraits[i].dataset, portraits[i].path.name, made)
             continue
+        person = made[0].folding(args.folding)
         if args.preset_pictures is None:
-            rows.append(row(engine, *made))
+            rows.append(row(engine, person, made[1]))
         else:
             _write_presets(
                 engine,
-                made[0],
+                person,
                 args.preset_pictures,
                 f"{portraits[i].dataset}_{portraits[i].path.stem}",
             )

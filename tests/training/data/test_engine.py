@@ -710,19 +710,17 @@ def test_preview_writes_a_sheet_and_counts_rejects(
     engine, astronaut_file: Path, ict_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    out = tmp_path / "sheet.png"
-    code = preview_main(
-        [
-            "--portraits",
-            str(astronaut_file.parent),
-            "--ict",
-            str(ict_dir),
-            "--out",
-            str(out),
-            "--people",
-            "1",
-        ]
-    )
-    assert code == 0
-    assert cv2.imread(str(out)).shape == (256, 256 * 13, 3)
+    sheets = []
+    for depth in ("0", "1"):
+        out = tmp_path / f"sheet_{depth}.png"
+        code = preview_main(
+            ["--portraits", str(astronaut_file.parent), "--ict", str(ict_dir), "--out", str(out),
+             "--people", "1", "--folding", depth]
+        )  # fmt: skip
+        assert code == 0
+        sheets.append(cv2.imread(str(out)).astype(int))
+        assert sheets[-1].shape == (256, 256 * 13, 3)
     assert "1 portraits fitted" in caplog.text
+    # the frown of anger, the fifth of the presets, folds the skin between the brows
+    darker = (sheets[1] - sheets[0])[60:80, 256 * 5 + 116 : 256 * 5 + 140]
+    assert darker.min() < -15
