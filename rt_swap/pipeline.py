@@ -25,6 +25,7 @@ from rt_swap.frames import F32, F64, U8, FaceCrop, Frame, FrameResult, FrameStat
 from rt_swap.io.pixels import blurred
 from rt_swap.metrics import stage
 from rt_swap.model import ModelBundle
+from rt_swap.tracking import LandmarkSteadier
 
 _MAPS = ("flow_xy", "keep", "fill_rgb", "shade")
 
@@ -124,6 +125,7 @@ class Pipeline:
         self._no_tokens = np.zeros((1, NUM_AUS, TOKEN_DIM), np.float32)
         self._shown: U8 | None = None
         self._points: tuple[int, F32] | None = None  # the last face's, and whose they are
+        self._steadier = LandmarkSteadier()
 
     # --- the line ---
     def process(
@@ -165,7 +167,7 @@ class Pipeline:
             crop = self._follower.follow(frame)
         if crop is None or crop.state is TrackState.LOST:
             return Work(frame, None, None, stage_ms=stage_ms)
-        landmarks_xy = self._landmarks(crop)
+        landmarks_xy = self._landmarks(crop, frame.time_s)
         if landmarks_xy is None:
             return Work(frame, None, None, stage_ms=stage_ms)
         if self._fused is not None:
@@ -267,12 +269,13 @@ class Pipeline:
         return FrameResult(shown, status, crop, work.target_aus_lr, work.stage_ms, repeats)
 
     # --- helpers ---
-    def _landmarks(self, crop: FaceCrop) -> F32 | None:
-        """(478, 2) pixels of the crop: the face's, or while it is held those it had last, as its
-        crop is the last one; None where it never had any.
+    def _landmarks(self, crop: FaceCrop, time_s: float) -> F32 | None:
+        """(478, 2) pixels of the crop: the face's, steadied, or while it is held those it had
+        last, as its crop is the last one; None where it never had any.
         """
         if crop.face is not None:
             there = geometry.apply(crop.M_crop_from_frame, crop.face.landmarks_xy)
+            there = self._steadier.update(there, crop.track_id, time_s)
             self._points = crop.track_id, there.astype(np.float32)
         if self._points is None or self._points[0] != crop.track_id:
             return None
@@ -345,6 +348,7 @@ class Pipeline:
     def reset(self) -> None:
         """Begin another stream: forget whom to follow and what was shown."""
         self._follower.reset()
+        self._steadier = LandmarkSteadier()
         self._shown = None
         self._points = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -152,6 +153,36 @@ def test_landmarks_are_given_in_the_crop_and_kept_while_the_face_is_held(
         assert len(spy.seen) == 2 and result.status is FrameStatus.NO_FACE
         np.testing.assert_array_equal(result.frame.frame_bgr, given.frame_bgr)
         follower.track_id = 0
+
+
+def test_landmarks_that_tremble_are_steadied_and_a_reset_forgets_them(
+    bundle: ModelBundle, generator: Session
+) -> None:
+    rng = np.random.default_rng(0)
+    shaken = [
+        replace(FACE, landmarks_xy=FACE.landmarks_xy + rng.normal(0, 0.5, FACE.landmarks_xy.shape))
+        for _ in range(9)
+    ]
+
+    class Shaken(ScriptedFollower):
+        def follow(self, frame: Frame) -> FaceCrop | None:
+            crop = super().follow(frame)
+            assert crop is not None
+            return replace(crop, face=shaken[self.calls - 1])
+
+    spy = Remembers(generator)
+    pipeline = make(bundle, spy, TRACKED)  # type: ignore[arg-type]
+    pipeline._follower = Shaken(TRACKED)
+    for i in range(8):
+        pipeline.process(frame(i), tokens())
+    M = geometry.crop_from_landmarks(FACE.landmarks_xy)
+    raw = np.array([geometry.apply(M, face.landmarks_xy) for face in shaken])
+    seen = np.array(spy.seen)[:, 0]
+    np.testing.assert_allclose(seen[0], raw[0], atol=1e-4)
+    assert np.diff(seen, axis=0).std() < 0.6 * np.diff(raw[:8], axis=0).std()
+    pipeline.reset()
+    pipeline.process(frame(8), tokens())
+    np.testing.assert_allclose(spy.seen[-1][0], raw[8], atol=1e-4)
 
 
 def test_process_is_what_its_parts_are(bundle: ModelBundle, generator: Session) -> None:

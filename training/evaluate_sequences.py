@@ -36,7 +36,7 @@ from rt_swap.backends import get_backend
 from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F64, U8
 from rt_swap.model import load_bundle
-from rt_swap.tracking import FaceTracker
+from rt_swap.tracking import FaceTracker, LandmarkSteadier
 from training.data import sequences
 from training.data.landmarks import crop_landmarks
 from training.data.layout import FLOW_UNITS_PER_PX
@@ -81,6 +81,7 @@ def score_sequence(
         Its row, and the scores of the model and of doing nothing.
     """
     ones = np.ones(NUM_AUS, np.float32)
+    steadier = LandmarkSteadier()  # as at run time
     done, nothing = Score(), Score()
     before: dict[str, Any] = {}
     change: dict[str, list[float]] = {"model": [], "unchanged": []}
@@ -95,9 +96,10 @@ def score_sequence(
             np.array(sequence.region[t]),
         )
         tokens, _ = model.encode(np.array(sequence.source[t]))
-        answer = model.answer(
-            case.target_rgb, tokens, ones, crop_landmarks(tracker, case.target_rgb)
-        )
+        found = crop_landmarks(tracker, case.target_rgb)
+        if found is not None:
+            found = steadier.update(found, 0, t / sequences.FPS)
+        answer = model.answer(case.target_rgb, tokens, ones, found)
         done.add(case, answer)
         nothing.add(case, unchanged(case))
         now = {"truth": case.truth_rgb, "output": answer.picture_rgb, "target": case.target_rgb}

@@ -4,6 +4,7 @@
 """
 
 from rt_swap.tracking.follower import FaceChoice, FaceFollower, choose_face
+from rt_swap.tracking.landmark_steadier import LandmarkSteadier
 from rt_swap.tracking.mediapipe_tracker import MediapipeTracker
 from rt_swap.tracking.one_euro import OneEuroFilter
 from rt_swap.tracking.protocol import FaceTracker
@@ -17,6 +18,7 @@ __all__ = [
     "FaceChoice",
     "FaceFollower",
     "FaceTracker",
+    "LandmarkSteadier",
     "MediapipeTracker",
     "OneEuroFilter",
     "choose_face",

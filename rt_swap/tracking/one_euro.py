@@ -13,19 +13,25 @@ where dx_hat is the derivative, itself smoothed with the fixed cut-off fc_d.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
 from rt_swap.errors import ConfigError
 from rt_swap.frames import F64
 
+T = TypeVar("T", float, F64)
 
-def smoothing_factor(cutoff_hz: float, dt_s: float) -> float:
+
+def smoothing_factor(cutoff_hz: T, dt_s: float) -> T:
     """The factor alpha of a first-order low pass, in (0, 1).
 
     Args:
-        cutoff_hz: Cut-off frequency, > 0.
+        cutoff_hz: Cut-off frequency, > 0; one, or an array of them.
         dt_s: Time since the last sample in seconds, > 0.
+
+    Returns:
+        One for each cut-off.
     """
     tau_s = 1.0 / (2.0 * math.pi * cutoff_hz)
     return 1.0 / (1.0 + tau_s / dt_s)
@@ -33,7 +39,7 @@ def smoothing_factor(cutoff_hz: float, dt_s: float) -> float:
 
 class OneEuroFilter:
     """Filters a vector whose components belong together: one speed, hence one cut-off, for all of
-    them.
+    them. Of a matrix each row is such a vector.
 
     The speed is a norm, so the answer does not depend on how the axes lie.
     """
@@ -67,7 +73,7 @@ class OneEuroFilter:
 
     @property
     def value(self) -> F64 | None:
-        """(N,) the last filtered value; None before the first and after a reset."""
+        """The last filtered value; None before the first and after a reset."""
         return self._value
 
     def reset(self) -> None:
@@ -78,13 +84,13 @@ class OneEuroFilter:
         """Filter one sample.
 
         Args:
-            raw: (N,) the sample.
+            raw: (N,) the sample, or (M, N) samples of M vectors.
             dt_s: Seconds since the last one, > 0; ignored for the first.
             unit: Length of the unit in which speed counts for ``beta``; speed is |derivative| /
                 unit.
 
         Returns:
-            (N,) the filtered sample.
+            The filtered sample, of the same shape.
         """
         raw = np.array(raw, np.float64)
         if self._raw is None or self._value is None or self._derivative is None:
@@ -93,7 +99,7 @@ class OneEuroFilter:
         # the derivative of the raw signal, as in the paper's algorithm 1
         share = smoothing_factor(self._derivative_cutoff_hz, dt_s)
         self._derivative = share * (raw - self._raw) / dt_s + (1 - share) * self._derivative
-        speed = float(np.linalg.norm(self._derivative)) / unit
+        speed = np.linalg.norm(self._derivative, axis=-1, keepdims=True) / unit
         alpha = smoothing_factor(self._min_cutoff_hz + self._beta * speed, dt_s)
         self._raw, self._value = raw, alpha * raw + (1 - alpha) * self._value
         return self._value

@@ -58,6 +58,15 @@ def test_one_euro_does_not_depend_on_the_axes(rng):
         np.testing.assert_allclose(turned.update(turn @ point, 0.04), expected, atol=1e-9)
 
 
+def test_one_euro_filters_each_row_of_a_matrix_by_itself(rng):
+    path = np.cumsum(rng.normal(0, 3, (40, 5, 2)), 0) * np.array([[[1], [2], [0], [5], [1]]])
+    together = OneEuroFilter(min_cutoff_hz=1, beta=0.5)
+    apart = [OneEuroFilter(min_cutoff_hz=1, beta=0.5) for _ in range(5)]
+    for points in path:
+        rows = [one.update(row, 0.04) for one, row in zip(apart, points, strict=True)]
+        np.testing.assert_allclose(together.update(points, 0.04), rows, rtol=1e-12)
+
+
 def test_one_euro_unit_makes_it_independent_of_resolution(rng):
     path = np.cumsum(rng.normal(0, 3, (40, 2)), 0)
     small, large = (OneEuroFilter(min_cutoff_hz=1, beta=5) for _ in range(2))

@@ -26,8 +26,8 @@ from training.networks.blocks import edge_ramp
 Anchor = tuple[tuple[int, float], ...]
 """A place of the face: landmarks, each with its weight; weights sum to 1."""
 
-FOLDS_XYXY: Final = (LOOK_XYXY[0], 16, LOOK_XYXY[2], LOOK_XYXY[3])
-"""Where folds are drawn, pixels of a 256-px crop: the look and the forehead above it, no wider."""
+FOLDS_XYXY: Final = (LOOK_XYXY[0], 16, LOOK_XYXY[2], 136)
+"""Where folds are drawn, pixels of a 256-px crop: the look's upper half and what is above."""
 _EDGE_PX: Final = 12
 """Folds fade over so many pixels at the edges of that."""
 _STILL_PX: Final = 16
@@ -40,7 +40,7 @@ _LIT_PX: Final = 2
 """The lower bank of a fold looks up into the light: so much of its depth, so far below it."""
 _TAPER: Final = 0.9
 """Power of the half sine by which lines run out at both ends."""
-_ALONG: Final = 4
+_ALONG: Final = 3
 """Points to either side over which what is unlike skin is averaged."""
 _AROUND_PX: Final = ((0.0, 0.0), (3.0, 0.0), (-3.0, 0.0), (0.0, 3.0), (0.0, -3.0))
 """A point of a line and its neighbours beside, above and below it, where the picture is read."""
@@ -141,7 +141,7 @@ def _forehead(share: float, depth: float) -> Fold:
         (*right, *(_mirrored(a) for a in reversed(right[:-1]))),
         depth,
         1.5,
-        48,
+        38,
         {
             AuId.AU2: ((0.85, 0.0), (0.0, 0.85)),
             AuId.AU1: ((0.05, 0.0), (0.0, 0.05)),
@@ -162,12 +162,12 @@ FOLDS: Final[tuple[Fold, ...]] = (
             _between(8, 55, 0.45),
             _mean((_between(8, 55, 0.4), 0.6), (_between(168, 193, 0.35), 0.4)),
         ),
-        0.36, 1.7, 12, {AuId.AU4: 1.0, AuId.AU9: 0.15}, vertical=True,
+        0.36, 1.7, 8, {AuId.AU4: 1.0, AuId.AU9: 0.15}, vertical=True,
     ),
     # across the nose's root
     *_sided(
         (_between(168, 193, 0.9), _between(168, 193, 0.45), ((168, 1.0),)),
-        0.36, 1.3, 8, {AuId.AU9: 0.9, AuId.AU4: 0.4},
+        0.36, 1.3, 6, {AuId.AU9: 0.9, AuId.AU4: 0.4},
     ),
     *_sided(
         (
@@ -175,7 +175,7 @@ FOLDS: Final[tuple[Fold, ...]] = (
             _mean((((6, 0.8), (168, 0.2)), 0.6), (_between(193, 122, 0.5), 0.4)),
             ((6, 0.8), (168, 0.2)),
         ),
-        0.24, 1.3, 8, {AuId.AU9: 0.9, AuId.AU4: 0.2},
+        0.24, 1.3, 6, {AuId.AU9: 0.9, AuId.AU4: 0.2},
     ),
     _forehead(0.36, 0.32),
     _forehead(0.7, 0.4),
@@ -186,7 +186,7 @@ FOLDS: Final[tuple[Fold, ...]] = (
         for towards, depth in ((156, 0.16), (34, 0.26), (227, 0.2))
         for fold in _sided(
             (_between(33, towards, 0.38), _between(33, towards, 0.6), _between(33, towards, 0.85)),
-            depth, 1.1, 8, {AuId.AU6: 1.0, AuId.AU7: 0.2},
+            depth, 1.1, 6, {AuId.AU6: 1.0, AuId.AU7: 0.2},
         )
     ),
 )  # fmt: skip
@@ -319,7 +319,7 @@ class Folds(nn.Module):
             wanted_lr: (N, 2K) those to be shown.
 
         Returns:
-            (N, 1, 220, 176) log2 shade in FOLDS_XYXY, 0 where skin does not fold. No gradient
+            (N, 1, 120, 176) log2 shade in FOLDS_XYXY, 0 where skin does not fold. No gradient
             passes.
         """
         with torch.no_grad(), torch.autocast(picture_rgb.device.type, enabled=False):

@@ -342,9 +342,10 @@ class Generator(nn.Module):
                 self._aus(own_tokens),
                 self._aus(mixed_tokens),
             )
+            shaded_xyxy = (FOLDS_XYXY[0], FOLDS_XYXY[1], FOLDS_XYXY[2], LOOK_XYXY[3])
+            folds = F.pad(folds, (0, 0, 0, LOOK_XYXY[3] - FOLDS_XYXY[3]))
             above = (0, 0, LOOK_XYXY[1] - FOLDS_XYXY[1], 0)
             shade_raw, shade_log2 = (F.pad(s, above) + folds for s in (shade_raw, shade_log2))
-            shaded_xyxy = FOLDS_XYXY
         unit_px = size_px / CROP_SIZE_PX  # pixels of this crop per pixel of a 256-px one
         return Instructions(
             flow_raw=place(flow_raw, 0.0, size_px) * unit_px,
