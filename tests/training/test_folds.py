@@ -102,7 +102,8 @@ def test_nothing_folds_where_nothing_changes_or_trembles() -> None:
 
 def test_a_frown_draws_lines_between_the_brows_and_nowhere_else() -> None:
     shade = drawn(change(AU4=1.0))
-    assert -FOLDS[0].depth * 1.1 < shade.min() < -FOLDS[0].depth * 0.8
+    deepest = FOLDS[0].depth + FOLDS[2].depth  # the line and the shadow around it
+    assert -deepest * 1.1 < shade.min() < -deepest * 0.8
     # one line on either side of the middle, the middle between them lighter
     dark = shade[70]
     for side in (dark[118:126], dark[130:138]):

@@ -153,21 +153,21 @@ def _forehead(share: float, depth: float) -> Fold:
     )
 
 
+_GLABELLA: Final = (
+    _mean((_between(9, 107, 0.52), 0.8), (_between(151, 108, 0.5), 0.2)),
+    _mean((_between(9, 107, 0.52), 0.5), (_between(8, 55, 0.5), 0.5)),
+    _between(8, 55, 0.45),
+    _mean((_between(8, 55, 0.4), 0.6), (_between(168, 193, 0.35), 0.4)),
+)
+
 FOLDS: Final[tuple[Fold, ...]] = (
-    # between the brows
-    *_sided(
-        (
-            _mean((_between(9, 107, 0.52), 0.8), (_between(151, 108, 0.5), 0.2)),
-            _mean((_between(9, 107, 0.52), 0.5), (_between(8, 55, 0.5), 0.5)),
-            _between(8, 55, 0.45),
-            _mean((_between(8, 55, 0.4), 0.6), (_between(168, 193, 0.35), 0.4)),
-        ),
-        0.36, 1.7, 8, {AuId.AU4: 1.0, AuId.AU9: 0.15}, vertical=True,
-    ),
+    # between the brows, and the shadow around them
+    *_sided(_GLABELLA, 0.27, 1.15, 12, {AuId.AU4: 1.0, AuId.AU9: 0.15}, vertical=True),
+    *_sided(_GLABELLA, 0.07, 3.0, 5, {AuId.AU4: 1.0, AuId.AU9: 0.15}, vertical=True),
     # across the nose's root
     *_sided(
         (_between(168, 193, 0.9), _between(168, 193, 0.45), ((168, 1.0),)),
-        0.36, 1.3, 6, {AuId.AU9: 0.9, AuId.AU4: 0.4},
+        0.36, 1.3, 6, {AuId.AU9: 0.9, AuId.AU4: 0.2},
     ),
     *_sided(
         (
