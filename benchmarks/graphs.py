@@ -408,6 +408,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "LeakyRelu": lambda s: s.call(
         _f().leaky_relu, s.input(0), float(s.attributes.get("alpha", 0.01))
     ),
+    "Log": _unary("log"),
     "MatMul": _binary(operator.matmul),
     "Max": _max,
     "MaxPool": _max_pool,
@@ -417,6 +418,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "ReduceMean": _reduced("mean"),
     "ReduceSum": _reduced("sum"),
     "Pad": _pad,
+    "Pow": _binary(operator.pow),
     "Relu": _unary("relu"),
     "Reshape": lambda s: s.call(_t().reshape, s.input(0), tuple(s.integers(1))),
     "Resize": _resize,
@@ -424,6 +426,7 @@ OPERATORS: Final[dict[str, Callable[[_Step], Any]]] = {
     "Slice": _slice,
     "Softmax": lambda s: s.call(_t().softmax, s.input(0), s.attributes.get("axis", -1)),
     "Split": _split,
+    "Sqrt": _unary("sqrt"),
     "Sub": _binary(operator.sub),
     "Tanh": _unary("tanh"),
     "Transpose": lambda s: s.call(_t().permute, s.input(0), tuple(s.attributes["perm"])),
