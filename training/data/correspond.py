@@ -3,11 +3,18 @@
 The 68 Multi-PIE points give the first pairs. Between two of them on a lid or lip, mediapipe has
 further contour points;
 theirs are found by walking the mesh along the rim and matching arc length.
+
+The tracker's idea of a point is not the model's: its brows lie half a centimetre beside the model's
+for everybody. What people at rest have in common of that (training.data.calibrate) is part of the
+correspondence, or fits would take it for expressions that everybody shows.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +22,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csgraph
 
+from rt_swap.errors import ConfigError
 from training.data.ict import RANGES, IctModel
 
 I32 = npt.NDArray[np.int32]
@@ -42,6 +50,9 @@ _RUNS = (
     ((64, 65, 66, 67, 60), (308, 324, 318, 402, 317, 14, 87, 178, 88, 95, 78)),
 )
 
+OFFSETS_PATH: Final = Path(__file__).with_name("landmark_offsets.json")
+"""What training.data.calibrate wrote."""
+
 CONTOUR_COUNT = 17
 IRIS_LANDMARKS = (473, 468)
 """mediapipe's iris centres of the person's left and right eye."""
@@ -58,19 +69,26 @@ class Correspondence:
         vertices: (N,) ICT vertex indices.
         weights: (N,) trust in each pair, 1 = a clear point of the face.
         is_contour: (N,) bool, the jaw line, which slides over the surface as the head turns.
+        offsets: (N, 3) from the vertex of a face at rest to where the tracker sees the landmark,
+            model units, the same for everybody.
     """
 
     landmarks: I32
     vertices: I32
     weights: F32
     is_contour: npt.NDArray[np.bool_]
+    offsets: F32
 
 
-def build(model: IctModel) -> Correspondence:
+def build(model: IctModel, offsets_path: Path | None = OFFSETS_PATH) -> Correspondence:
     """Find the pairs.
 
     Args:
         model: The morphable model.
+        offsets_path: A file that training.data.calibrate wrote; None for offsets of 0.
+
+    Raises:
+        ConfigError: If that file has no offset for one of the landmarks.
     """
     end = RANGES["face"][1]
     face = model.triangles[(model.triangles < end).all(1)]
@@ -102,7 +120,47 @@ def build(model: IctModel) -> Correspondence:
         weights[np.isin(landmarks, media)] = 1.6
     for _, media in _RUNS[6:]:
         weights[np.isin(landmarks, media)] = 1.3
-    return Correspondence(landmarks, np.array(list(pair.values()), np.int32), weights, contour)
+    vertices = np.array(list(pair.values()), np.int32)
+    offsets = np.zeros((len(landmarks), 3), np.float32)
+    if offsets_path is not None:
+        offsets = read_offsets(offsets_path, landmarks)
+    return Correspondence(landmarks, vertices, weights, contour, offsets)
+
+
+def read_offsets(path: Path, landmarks: I32) -> F32:
+    """Offsets of some landmarks from a file that training.data.calibrate wrote.
+
+    Args:
+        path: JSON with ``offsets``, by landmark three numbers.
+        landmarks: (N,) which.
+
+    Returns:
+        (N, 3) model units.
+
+    Raises:
+        ConfigError: If one is missing, or not three numbers.
+    """
+    known = json.loads(path.read_text(encoding="utf-8"))["offsets"]
+    missing = [int(m) for m in landmarks if len(known.get(str(m), ())) != 3]
+    if missing:
+        raise ConfigError(
+            f"{path}: no offset of three numbers for landmarks {missing[:5]}; make the file anew "
+            "with python -m training.data.calibrate"
+        )
+    return np.array([known[str(m)] for m in landmarks], np.float32)
+
+
+def mirror_pairs(model: IctModel, vertices: I32) -> npt.NDArray[np.int64]:
+    """(N,) the pair on the other side of the face of each: the model's neutral face is symmetric.
+
+    Args:
+        model: The morphable model.
+        vertices: (N,) of the pairs.
+    """
+    points = model.vertices[vertices].astype(np.float64)
+    mirrored = points * (-1.0, 1.0, 1.0)
+    apart = ((mirrored[:, None] - points[None]) ** 2).sum(2)
+    return np.asarray(linear_sum_assignment(apart + apart.T)[1], np.int64)
 
 
 def _shortest(graph: sparse.csr_matrix, start: int, end: int) -> list[int]:

@@ -32,14 +32,18 @@ this.
 
 IDENTITY_MODES = 60
 IDENTITY_BOUND = 3.0
-PRIOR_IDENTITY = 0.05
+PRIOR_IDENTITY = 0.1
+"""Chosen on people of whom there is a picture at rest and one that smiles: with half of it, more of
+a smile is taken for a wide mouth.
+"""
 PRIOR_EXPRESSION = 0.12
-# what portraits really show costs little; what mimics an identity (a wide mouth, a short nose)
-# costs much
+# what portraits really show costs little; what mimics an identity (a wide mouth, a short nose, low
+# brows, corners of the mouth that hang) costs much
 PRIOR_OF_SHAPE = {
-    "mouthSmile": 0.04, "jawOpen": 0.04, "mouthUpperUp": 0.07, "mouthLowerDown": 0.07,
-    "browDown": 0.08,
-    "browInnerUp": 0.08, "browOuterUp": 0.08, "eyeBlink": 0.04, "eyeWide": 0.08, "mouthFrown": 0.08,
+    "mouthSmile": 0.03, "jawOpen": 0.04, "mouthUpperUp": 0.07, "mouthLowerDown": 0.07,
+    "browDown": 0.2,
+    "browInnerUp": 0.14, "browOuterUp": 0.14, "eyeBlink": 0.04, "eyeWide": 0.08,
+    "mouthFrown": 0.16, "mouthStretch": 0.16,
     "mouthLeft": 0.3, "mouthRight": 0.3, "mouthPucker": 0.2, "noseSneer": 0.2,
 }  # fmt: skip
 # shapes that a frontal view cannot tell from identity or from each other; a portrait is taken to
@@ -72,8 +76,8 @@ class Fit:
         residual_xy: (V, 2) pixels, added to the projection.
         blink_reach: (2,) factor on the blink shapes, [left, right], at which this person's lids
             meet.
-        error: Root mean square landmark error before the residual warp, in units of the outer
-            canthal distance.
+        error: Root mean square landmark error before the residual warp, beside what everybody has
+            in common of it (Correspondence.offsets), in units of the outer canthal distance.
         yaw_deg: Head turn, positive to the person's left.
     """
 
@@ -232,13 +236,16 @@ class Fitter:
         return out
 
     # --- fitting ---------------------------------------------------------------------------------
-    def fit(self, landmarks_xy: F64, depth: F64, alternations: int = 8) -> Fit:
+    def fit(
+        self, landmarks_xy: F64, depth: F64, alternations: int = 8, *, at_rest: bool = False
+    ) -> Fit:
         """Fit one face.
 
         Args:
             landmarks_xy: (478, 2) pixels.
             depth: (478,) pixels, smaller is nearer.
             alternations: Of pose and shape.
+            at_rest: The face is known to show no expression (but for where the eyes look).
         """
         pairs, model = self.pairs, self.model
         seen_xy = landmarks_xy[pairs.landmarks]
@@ -247,7 +254,7 @@ class Fitter:
         expression = np.zeros(len(model.expression_names))
         basis_id = model.identity[:IDENTITY_MODES, pairs.vertices].astype(np.float64)
         basis_ex = model.expression[self._fitted][:, pairs.vertices].astype(np.float64)
-        mean = model.vertices[pairs.vertices].astype(np.float64)
+        mean = (model.vertices[pairs.vertices] + pairs.offsets).astype(np.float64)
         yaw = 0.0
         for _ in range(alternations):
             points = (
@@ -275,7 +282,8 @@ class Fitter:
             )
             H, g = A.T @ A + np.diag(damp**2), A.T @ y
             lower = np.concatenate([np.full(IDENTITY_MODES, -IDENTITY_BOUND), np.zeros(n_ex)])
-            upper = np.concatenate([np.full(IDENTITY_MODES, IDENTITY_BOUND), np.ones(n_ex)])
+            most = np.zeros(n_ex) if at_rest else np.ones(n_ex)
+            upper = np.concatenate([np.full(IDENTITY_MODES, IDENTITY_BOUND), most])
             found = np.concatenate([identity, expression[self._fitted]])
             _bounded_least_squares(H, g, lower, upper, found)
             identity, expression[self._fitted] = found[:IDENTITY_MODES], found[IDENTITY_MODES:]
@@ -297,9 +305,9 @@ class Fitter:
         residual = self._residual(fit, neutral, landmarks_xy)
         fit = replace(fit, residual_xy=residual)
         fit = replace(fit, expression=self._fit_gaze(fit, neutral, landmarks_xy))
-        vertices = self.shape(neutral, fit.expression)
+        points = self.shape(neutral, fit.expression)[pairs.vertices] + pairs.offsets
         inner = ~pairs.is_contour
-        miss = (self.project(fit, vertices, residual=False)[pairs.vertices, :2] - seen_xy)[inner]
+        miss = (self.project(fit, points, residual=False)[:, :2] - seen_xy)[inner]
         error = float(np.sqrt((miss**2).sum(1).mean())) / canthal
         fit = replace(fit, residual_xy=self._residual(fit, neutral, landmarks_xy), error=error)
         return replace(fit, blink_reach=self.blink_reach(fit, neutral))
