@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rt_swap.errors import ConfigError
+from rt_swap.errors import ConfigError, RtSwapError
 from rt_swap.frames import F64
 from training.data import correspond, ict
 from training.data.fit import Fit, Fitter
@@ -118,9 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         said = _run(args.portraits, args.ict, args.at_rest)
-    except ConfigError as exc:
-        print(exc, file=sys.stderr)
-        return exc.exit_code
+    except RtSwapError as exc:
+        print(f"calibrate: {exc}", file=sys.stderr)
+        return 2
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     print(f"{said['people']} people at rest; added per round {said['added']} -> {args.out}")
     return 0
