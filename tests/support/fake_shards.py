@@ -12,6 +12,7 @@ import numpy as np
 from rt_swap.aus import AU_NAMES, NUM_AUS
 from rt_swap.contract import NUM_LANDMARKS
 from training.data.dataset import FIELDS_SIDE, NOTHING
+from training.data.layout import FORMAT
 
 
 def write_fake_shard(
@@ -85,7 +86,7 @@ def write_fake_shard(
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", array)
     meta = {
-        "format": 2,
+        "format": FORMAT,
         "size_px": s,
         "quadruples": q,
         "pictures_only": pictures_only,

@@ -83,7 +83,7 @@ def test_pickled_array_is_refused(shard: Path) -> None:
 
 def test_other_format_is_refused(shard: Path) -> None:
     edit_meta(shard, format=1)
-    with pytest.raises(ConfigError, match="has format 1, this reader takes 2"):
+    with pytest.raises(ConfigError, match="has format 1, this reader takes 3"):
         open_shard(shard)
 
 

@@ -18,6 +18,7 @@ from rt_swap.frames import TrackedFace
 from rt_swap.model import load_bundle
 from tests.support.tiny_model import tiny_bundle
 from training import evaluate
+from training.data.layout import FORMAT
 from training.evaluate import MODEL, UNCHANGED, WARP, WARP_BEST, WARP_TOLD
 from training.scores import Answer
 
@@ -60,7 +61,7 @@ def write_shard(folder: Path, count: int = 2, split: str = "val", **changes: obj
     for name, array in arrays.items():
         np.save(shard / f"{name}.npy", array)
     header = {
-        "format": 2, "size_px": S, "quadruples": q, "seed": 0, "split": split,
+        "format": FORMAT, "size_px": S, "quadruples": q, "seed": 0, "split": split,
         "aus": list(AU_NAMES),
         "people": [{"file": "a.jpg", "dataset": "made"}, {"file": "b.jpg", "dataset": "made"}],
     }  # fmt: skip

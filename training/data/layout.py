@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-FORMAT: Final = 2
-"""2: keep tells eyes behind lids, and what looks otherwise than what is fetched."""
+FORMAT: Final = 3
+"""3: labels count from where the tracker sees faces at rest (training.data.calibrate); 2: keep
+tells eyes behind lids, and what looks otherwise than what is fetched."""
 FLOW_UNITS_PER_PX: Final = 64.0
 FIELDS_SIDE: Final = 64
 """Cells of a unit's field along a side of the crop."""

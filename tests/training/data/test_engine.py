@@ -579,7 +579,7 @@ def test_write_shard_is_deterministic_and_complete(
         )
     flow = np.load(folders[0] / "flow.npy")
     assert flow.shape == (2, 4, 2, 256, 256) and np.abs(flow).max() > 2 * FLOW_UNITS_PER_PX
-    assert json.loads((folders[0] / "shard.json").read_text())["format"] == 2
+    assert json.loads((folders[0] / "shard.json").read_text())["format"] == 3
     assert not list((tmp_path / "a").glob(".partial*"))
 
 
