@@ -1,7 +1,8 @@
 """Where the tracker sees the landmarks of people at rest, against the face model's own points.
 
     python -m training.data.calibrate --portraits ../shared/data/portraits/london
-        ../shared/data/portraits/canada --ict ../shared/data/ict_facekit --at-rest neutral_ f.jpg
+        ../shared/data/portraits/canada --ict ../shared/data/ict_facekit
+        --at-rest neutral_ f.jpg m.jpg
 
 A fit with no expression at all leaves something over in every face. What faces have in common of it
 is no expression of theirs but a difference between what the tracker and the model call, say, the
@@ -61,14 +62,14 @@ def left_over(fitter: Fitter, fit: Fit, landmarks_xy: F64) -> F64:
     return np.asarray(seen @ fit.rotation)
 
 
-def symmetric(offsets: F64, mirrored: Sequence[int] | npt.NDArray[np.int64]) -> F64:
+def symmetric(offsets: F64, mirrored: npt.NDArray[np.int64]) -> F64:
     """The mean of offsets and their mirror image.
 
     Args:
         offsets: (N, 3) model units.
         mirrored: (N,) the pair on the other side (correspond.mirror_pairs).
     """
-    other = offsets[np.asarray(mirrored)] * (-1.0, 1.0, 1.0)
+    other = offsets[mirrored] * (-1.0, 1.0, 1.0)
     return np.asarray((offsets + other) / 2)
 
 

@@ -158,9 +158,7 @@ def mirror_pairs(model: IctModel, vertices: I32) -> npt.NDArray[np.int64]:
         vertices: (N,) of the pairs.
     """
     points = model.vertices[vertices].astype(np.float64)
-    mirrored = points * (-1.0, 1.0, 1.0)
-    apart = ((mirrored[:, None] - points[None]) ** 2).sum(2)
-    return np.asarray(linear_sum_assignment(apart + apart.T)[1], np.int64)
+    return _partners(points, points * (-1.0, 1.0, 1.0))
 
 
 def _shortest(graph: sparse.csr_matrix, start: int, end: int) -> list[int]:
@@ -183,7 +181,12 @@ def mirror_landmarks(mean_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """
     middle = mean_xy[list(MIDDLE_LANDMARKS), 0].mean()
     mirrored = np.stack([2 * middle - mean_xy[:, 0], mean_xy[:, 1]], 1)
-    apart = ((mirrored[:, None] - mean_xy[None]) ** 2).sum(2)
+    return _partners(mean_xy, mirrored)
+
+
+def _partners(
+    points: npt.NDArray[np.float64], mirrored: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    apart = ((mirrored[:, None] - points[None]) ** 2).sum(2)
     # what is whose partner goes both ways, whichever side is asked
-    partner = linear_sum_assignment(apart + apart.T)[1]
-    return np.asarray(partner, np.int64)
+    return np.asarray(linear_sum_assignment(apart + apart.T)[1], np.int64)
