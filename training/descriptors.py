@@ -236,6 +236,28 @@ def correlation(
     return float(np.corrcoef(x, y)[0, 1]), len(x), span
 
 
+def slope(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """By how much ``b`` grows per unit of ``a``: least squares with a constant, over the entries
+    that are finite in both.
+
+    Args:
+        a: (T,), the one that leads; NaN where unknown.
+        b: (T,), the one that follows.
+
+    Returns:
+        The slope; NaN where :func:`correlation` is.
+
+    Raises:
+        ContractError: If lengths differ.
+    """
+    r, _, _ = correlation(a, b)
+    if not np.isfinite(r):
+        return float("nan")
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    use = np.isfinite(x) & np.isfinite(y)
+    return float(r * y[use].std() / x[use].std())
+
+
 def jitter(series: npt.ArrayLike) -> float:
     """How much a series trembles: the mean length of its second difference, ``|x[t-1] - 2 x[t] +
     x[t+1]|``.

@@ -13,6 +13,9 @@ Clips
     r of each descriptor   Pearson's correlation over time between source and output. Where the
                            source moves less than MIN_SPAN the number is noise: it is shown in
                            brackets and left out of the median
+    slope of each          by how much the output's descriptor grows per unit of the source's (least
+                           squares). An output that shows two thirds of everything has r of 1 and a
+                           slope of 0.67; noise in the readings makes slopes smaller
     drift                  degrees between the target's and the output's head pose in the same frame
                            (:func:`pose_angle_deg`); median over frames, with the 95th percentile.
                            It contains the landmark network's own error: changing a face's mouth
@@ -29,11 +32,13 @@ Portraits
 
 Same person
     The London set shows each person neutral and smiling. The smiling picture of a held-out person
-    drives their own neutral one; the output's descriptors are compared with the smiling picture's.
-    "left" is the mean distance to it divided by the neutral picture's own: 1 is doing nothing, 0 is
-    the smile itself; in brackets where a smile moves a descriptor by less than MIN_SPAN (a smile
-    leaves brows alone), for there it is a quotient of two readings' noise. This is the only real
-    comparison free of differences between people.
+    drives their own neutral one ("smile"); the output's descriptors are compared with the smiling
+    picture's. The other way round, their neutral picture drives their smile ("rest").
+    "left" is the mean distance to the source divided by the target's own: 1 is doing nothing, 0 is
+    the source's expression itself; "shown" is how much of the change from target to source the
+    output makes (slope through 0 over people): 1 is all of it. In brackets where a smile moves a
+    descriptor by less than MIN_SPAN (a smile leaves brows alone), for there it is a quotient of two
+    readings' noise. This is the only real comparison free of differences between people.
 
 Landmarks are found picture by picture (no smoothing over time) in a square about the pipeline's
 crop, resampled to one size, the same for target and output. Descriptors are read once more in its
@@ -81,6 +86,7 @@ from training.descriptors import (
     points_from_face,
     pose_angle_deg,
     rigid_points_xy,
+    slope,
 )
 
 _log = logging.getLogger(__name__)
@@ -362,10 +368,13 @@ def run_pair(
 
 def score_pair(series: Series) -> dict[str, Any]:
     """The numbers of one pair; the module's docstring says what each is."""
-    row: dict[str, Any] = {"frames": len(series.source), "r": {}, "span": {}, "moves": {}}
+    row: dict[str, Any] = {"frames": len(series.source)}
+    row |= {"r": {}, "slope": {}, "span": {}, "moves": {}}
     for k, name in enumerate(NAMES):
-        r, _, span = correlation(series.source[:, k], series.output[:, k])
+        source, output = series.source[:, k], series.output[:, k]
+        r, _, span = correlation(source, output)
         row["r"][name], row["span"][name] = r, span
+        row["slope"][name] = slope(source, output)
         row["moves"][name] = span >= MIN_SPAN[name]
     drift = series.drift_deg[np.isfinite(series.drift_deg)]
     row["read"] = len(drift) / len(series.source)
@@ -389,6 +398,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "r": {n: finite_median(r["r"][n] for r in rows if r["moves"][n]) for n in NAMES},
         "pairs": {n: sum(bool(r["moves"][n]) for r in rows) for n in NAMES},
+        "slope": {n: finite_median(r["slope"][n] for r in rows if r["moves"][n]) for n in NAMES},
         "r_all_pairs": {n: finite_median(r["r"][n] for r in rows) for n in NAMES},
         **{
             k: finite_median(r[k] for r in rows)
@@ -675,13 +685,14 @@ def _score_portraits(
             shown,
         )
         scored = score_pair(series)
-        kept = ("r", "span", "read", "drift_deg", "drift_p95_deg")
+        kept = ("r", "slope", "span", "read", "drift_deg", "drift_p95_deg")
         name = target.path.name
         rows.append({"target": name, "sources": len(sources), **{k: scored[k] for k in kept}})
         _log.info("%d portraits -> %s", len(sources), name)
     return {
         "pairs": rows,
         "median_r": {n: finite_median(r["r"][n] for r in rows) for n in NAMES},
+        "median_slope": {n: finite_median(r["slope"][n] for r in rows) for n in NAMES},
         "median_drift_deg": finite_median(r["drift_deg"] for r in rows),
         "sources_without_a_face": len(chosen) - len(sources),
     }
@@ -697,31 +708,46 @@ def _score_same_person(
         if name.startswith("smiling_")
         and (neutral := name.replace("smiling_", "neutral_")) in london
     ]
-    left, before = [], []
+    ways: dict[str, list[F64]] = {"smile": [], "rest": []}
     for smiling, neutral in _spread(pairs, limit):
-        source = _load_source(bench, smiling)
-        if source is None:
-            continue
-        wanted = source.descriptors
-        series = bench.run(
-            [source.tokens],
-            wanted[None],
-            _still(read_picture(neutral.path), 1),
-            {0: (source.picture_bgr, source.M_crop_from_frame)},
-        )
-        if np.isfinite(series.output).all() and np.isfinite(series.target).all():
-            left.append(np.abs(series.output[0] - wanted))
-            before.append(np.abs(series.target[0] - wanted))
-    if not left:
+        for way, source_of, target_of in (("smile", smiling, neutral), ("rest", neutral, smiling)):
+            source = _load_source(bench, source_of)
+            if source is None:
+                continue
+            series = bench.run(
+                [source.tokens],
+                source.descriptors[None],
+                _still(read_picture(target_of.path), 1),
+                {0: (source.picture_bgr, source.M_crop_from_frame)},
+            )
+            if np.isfinite(series.output).all() and np.isfinite(series.target).all():
+                read = (source.descriptors, series.target[0], series.output[0])
+                ways[way].append(np.array(read))
+    return {way: same_person_scores(np.array(read)) for way, read in ways.items()}
+
+
+def same_person_scores(read: F64) -> dict[str, Any]:
+    """How much of an own expression arrives.
+
+    Args:
+        read: (P, 3, 5) descriptors of P people's source, target and output; (0,) for nobody.
+
+    Returns:
+        ``people``; and by descriptor ``left``, ``shown`` (the module's docstring says what they
+        are) and ``moved``, the mean distance between source and target.
+    """
+    if not len(read):
         nothing = dict.fromkeys(NAMES, float("nan"))
-        return {"people": 0, "left": nothing, "moved": nothing}
-    moved = np.mean(before, axis=0)
-    ratio = np.mean(left, axis=0) / np.maximum(moved, 1e-9)
-    return {
-        "people": len(left),
-        "left": dict(zip(NAMES, ratio.tolist(), strict=True)),
-        "moved": dict(zip(NAMES, moved.tolist(), strict=True)),
+        return {"people": 0, "left": nothing, "shown": nothing, "moved": nothing}
+    wanted, done = read[:, 0] - read[:, 1], read[:, 2] - read[:, 1]
+    moved = np.abs(wanted).mean(0)
+    values = {
+        "left": np.abs(done - wanted).mean(0) / np.maximum(moved, 1e-9),
+        "shown": (done * wanted).sum(0) / np.maximum((wanted**2).sum(0), 1e-18),
+        "moved": moved,
     }
+    named = {k: dict(zip(NAMES, v.tolist(), strict=True)) for k, v in values.items()}
+    return {"people": len(read), **named}
 
 
 def _spread(items: Sequence[Any], limit: int | None) -> list[Any]:
@@ -768,6 +794,7 @@ def text(report: Mapping[str, Any]) -> str:
         row_line("median", median["r"], [_num(median[m]) for m in measures]),
         row_line("aim", AIMS, [_num(AIMED_DRIFT_DEG)]),
         row_line("what readings of these clips can reach", report["clips"]["agreement"]),
+        row_line("median slope", median["slope"]),
         line("pairs in the median", [str(median["pairs"][n]) for n in NAMES]),
         row_line("median over all pairs", median["r_all_pairs"]),
         "",
@@ -779,14 +806,19 @@ def text(report: Mapping[str, Any]) -> str:
         lines.append(row_line(label, row["r"], [_num(row[m]) for m in measures[:2]]))
     lines += [
         row_line("median", portraits["median_r"], [_num(portraits["median_drift_deg"])]),
+        row_line("median slope", portraits["median_slope"]),
         "",
-        "Own smile on own resting face: mean distance to it that is left (1: nothing done;",
-        "in brackets: a smile hardly moves it)",
-        line(
-            f"{same['people']} held-out people",
-            [_bracketed(same["left"][n], same["moved"][n] >= MIN_SPAN[n]) for n in NAMES],
-        ),
-        row_line("how far a smile moves it, outer canthal distances", same["moved"]),
+        "A person's own smile on their resting face, and their rest on their smile: mean distance",
+        "that is left (1: nothing done), and how much of the change is shown (1: all of it);",
+        "in brackets: a smile hardly moves it",
+    ]
+    for way, does in (("smile", "smile"), ("rest", "come to rest")):
+        of = same[way]
+        for what in ("left", "shown"):
+            cells = [_bracketed(of[what][n], of["moved"][n] >= MIN_SPAN[n]) for n in NAMES]
+            lines.append(line(f"{of['people']} held-out people {does}: {what}", cells))
+    lines += [
+        row_line("how far a smile moves it, outer canthal distances", same["smile"]["moved"]),
         "",
         *(f"{'met   ' if met else 'missed'} {name}" for name, met in report["aims"].items()),
     ]

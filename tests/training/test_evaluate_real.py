@@ -34,6 +34,7 @@ from training.evaluate_real import (
     clip_targets,
     mean_reading,
     run_pair,
+    same_person_scores,
     score_pair,
     summary,
     there_and_back,
@@ -111,6 +112,33 @@ def test_score_pair_output_that_follows_scores_one_and_knows_drift_and_jitter() 
     assert row["jitter_head"] == pytest.approx(2.0)
     assert row["jitter_expression"] == pytest.approx(1.0)
     assert row["read"] == 1.0
+
+
+def test_score_pair_output_that_shows_two_thirds_has_r_of_one_and_that_slope() -> None:
+    made = series()
+    output = 0.3 + made.source * 2 / 3
+    output[7] = np.nan
+    row = score_pair(series(output=output))
+    for name in NAMES:
+        assert row["r"][name] == pytest.approx(1.0)
+        assert row["slope"][name] == pytest.approx(2 / 3)
+    still = score_pair(series(output=np.zeros((40, 5))))
+    assert np.isnan(still["slope"]["smile"])
+    assert summary([row, row])["slope"]["smile"] == pytest.approx(2 / 3)
+
+
+def test_same_person_scores_know_what_is_shown_from_what_is_left() -> None:
+    target = np.array([[0.0, 0.3, 0.1, 0.2, 0.5], [0.1, 0.2, 0.2, 0.1, 0.4]])
+    change = np.array([[0.2, 0.1, 0.4, 0.0, -0.1], [0.4, -0.1, 0.2, 0.0, -0.3]])
+    # too little of the first, too much of the second, and the last goes the wrong way
+    done = change * (0.5, 1.5, 1.0, 1.0, -1.0)
+    got = same_person_scores(np.stack([target + change, target, target + done], 1))
+    assert got["people"] == 2
+    assert list(got["left"].values()) == pytest.approx([0.5, 0.5, 0.0, 0.0, 2.0])
+    assert list(got["shown"].values()) == pytest.approx([0.5, 1.5, 1.0, 0.0, -1.0])
+    assert list(got["moved"].values()) == pytest.approx([0.3, 0.1, 0.3, 0.0, 0.2])
+    nobody = same_person_scores(np.array([]))
+    assert nobody["people"] == 0 and np.isnan(nobody["shown"]["smile"])
 
 
 def test_score_pair_still_source_is_marked_and_a_still_target_has_no_jitter_ratio() -> None:
@@ -300,12 +328,17 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
         "portraits": {
             "pairs": [{"target": "n.jpg", "sources": 9, **score_pair(series())}],
             "median_r": dict.fromkeys(NAMES, 0.5),
+            "median_slope": dict.fromkeys(NAMES, 0.4),
             "median_drift_deg": 0.4,
         },
         "same_person": {
-            "people": 3,
-            "left": dict.fromkeys(NAMES, 0.25) | {"brow_height": 1.75},
-            "moved": dict.fromkeys(NAMES, 0.09) | {"brow_height": 0.004},
+            way: {
+                "people": people,
+                "left": dict.fromkeys(NAMES, 0.25) | {"brow_height": 1.75},
+                "shown": dict.fromkeys(NAMES, 0.8) | {"brow_height": -3.0},
+                "moved": dict.fromkeys(NAMES, 0.09) | {"brow_height": 0.004},
+            }
+            for way, people in (("smile", 3), ("rest", 2))
         },
         "aims": dict.fromkeys([*AIMS, "drift"], True),
     }
@@ -315,8 +348,14 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
     assert "n.jpg <- 9 sources" in text
     assert "what readings of these clips can reach" in text and "0.87" in text
     assert "met    drift" in text
-    own = next(line for line in text.splitlines() if line.startswith("3 held-out people")).split()
-    assert own[3:] == ["0.25", "0.25", "0.25", "(1.75)", "0.25"]  # a smile leaves brows alone
+    lines = [line for line in text.splitlines() if "held-out people" in line]
+    own = {line[:50].strip(): line[50:].split() for line in lines}
+    # a smile leaves brows alone
+    for who in ("3 held-out people smile", "2 held-out people come to rest"):
+        assert own[f"{who}: left"] == ["0.25", "0.25", "0.25", "(1.75)", "0.25"]
+        assert own[f"{who}: shown"] == ["0.80", "0.80", "0.80", "(-3.00)", "0.80"]
+    slopes = [line.split()[2:7] for line in text.splitlines() if line.startswith("median slope")]
+    assert slopes == [["1.00", "-", "1.00", "1.00", "1.00"], ["0.40"] * 5]
     assert len({len(line.split()) for line in text.splitlines() if line.startswith("aim")}) == 1
 
 

@@ -138,16 +138,30 @@ def read_offsets(path: Path, landmarks: I32) -> F32:
         (N, 3) model units.
 
     Raises:
-        ConfigError: If one is missing, or not three numbers.
+        ConfigError: If the file cannot be read, or one is missing or not three numbers.
     """
-    known = json.loads(path.read_text(encoding="utf-8"))["offsets"]
-    missing = [int(m) for m in landmarks if len(known.get(str(m), ())) != 3]
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8"))["offsets"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(
+            f"{path} cannot be read as offsets of landmarks: {exc!r}; make the file anew with "
+            "python -m training.data.calibrate"
+        ) from exc
+    missing = [int(m) for m in landmarks if not _is_point(known.get(str(m)))]
     if missing:
         raise ConfigError(
             f"{path}: no offset of three numbers for landmarks {missing[:5]}; make the file anew "
             "with python -m training.data.calibrate"
         )
     return np.array([known[str(m)] for m in landmarks], np.float32)
+
+
+def _is_point(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(x, int | float) for x in value)
+    )
 
 
 def mirror_pairs(model: IctModel, vertices: I32) -> npt.NDArray[np.int64]:

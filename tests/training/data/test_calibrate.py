@@ -135,12 +135,22 @@ def test_build_reads_the_offsets_of_the_repository(model, bare):
     np.testing.assert_allclose(pairs.offsets[mirrored] * (-1, 1, 1), pairs.offsets, atol=2e-4)
 
 
-@pytest.mark.parametrize("left", [[], [0.1, 0.2]])
-def test_an_offset_that_is_missing_is_named(tmp_path: Path, left: list[float]):
+@pytest.mark.parametrize("left", [[], [0.1, 0.2], None, 0.3, ["a", "b", "c"]])
+def test_an_offset_that_is_missing_is_named(tmp_path: Path, left: object):
     path = tmp_path / "offsets.json"
     path.write_text(json.dumps({"offsets": {"61": [0.0, 0.1, 0.0], "291": left}}))
     with pytest.raises(ConfigError, match=r"\[291\].*training\.data\.calibrate"):
         correspond.read_offsets(path, np.array([61, 291], np.int32))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"offsets": 3}'])
+def test_a_file_without_offsets_is_named(tmp_path: Path, text: str):
+    path = tmp_path / "offsets.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"offsets\.json.*training\.data\.calibrate"):
+        correspond.read_offsets(path, np.array([61], np.int32))
+    with pytest.raises(ConfigError, match=r"nowhere\.json.*training\.data\.calibrate"):
+        correspond.read_offsets(tmp_path / "nowhere.json", np.array([61], np.int32))
 
 
 def test_too_few_people_at_rest_are_refused(tmp_path: Path, ict_dir: Path, astronaut_file, capsys):
