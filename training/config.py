@@ -390,6 +390,10 @@ class AugmentConfig:
     """Probability that a picture that is only read has a few units changed a little
     (training.data.nudge).
     """
+    reshape: float = 0.0
+    """How far from their own shape people of pictures that are only read are moved, in standard
+    deviations of people (training.data.reshape).
+    """
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -530,6 +534,11 @@ class TrainConfig:
         if self.augment.nudge and not (count or any(p.encoder_only for p in self.phases)):
             raise ConfigError(
                 "augment.nudge: only pictures that are read and not swapped are nudged; set "
+                "reading_quadruples, or a phase with encoder_only"
+            )
+        if self.augment.reshape and not (count or any(p.encoder_only for p in self.phases)):
+            raise ConfigError(
+                "augment.reshape: only pictures that are read and not swapped are reshaped; set "
                 "reading_quadruples, or a phase with encoder_only"
             )
         _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)

@@ -278,6 +278,7 @@ def loop(
             "again, or set augment.nudge=0"
         )
     fields |= nudged and reads_alone and not reading_shards
+    shapes = read.shapes() if config.augment.reshape > 0 else None
     if config.network.fold_depth and data.folding and not reads_only:
         raise ConfigError(
             f"train: in {len(data.folding)} of {len(data.shards)} --shards skin folds "
@@ -285,11 +286,15 @@ def loop(
             "be drawn twice; render without --folding, or give these as --reading-shards"
         )
     meshed = config.network.scheme == "rt" and config.network.mesh_features > 0
-    maker = BatchMaker(data, config.augment, config.seed, fields=fields, landmarks=meshed)
+    maker = BatchMaker(
+        data, config.augment, config.seed, fields=fields, landmarks=meshed, shapes=shapes
+    )
     reading_maker = None
     if config.reading_quadruples or reading_shards:
         # another seed: where they are the same pictures, in another order and varied otherwise
-        reading_maker = BatchMaker(read, config.augment, config.seed + 1, fields=True)
+        reading_maker = BatchMaker(
+            read, config.augment, config.seed + 1, fields=True, shapes=shapes
+        )
     if fields and data.without_fields:
         logger.warning(
             "%d of %d shards were made before shards held the fields of units (%s ...): the "

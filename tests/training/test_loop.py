@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rt_swap.aus import NUM_AUS
-from rt_swap.contract import CROP_SIZE_PX
+from rt_swap.contract import CROP_SIZE_PX, NUM_LANDMARKS
 from rt_swap.errors import ConfigError
 from tests.support.fake_shards import write_fake_shard
 from training import loop as loop_module
@@ -31,6 +31,7 @@ from training.config import (
 )
 from training.data.dataset import PARTNER, BatchMaker, ShardSet
 from training.data.labelled import LabelledBatch
+from training.data.reshape import Shapes
 from training.grid import flow_rgb
 from training.loop import ema_decay_at, loop, schedule
 from training.networks import Critics, build, mix_tokens
@@ -518,6 +519,27 @@ def test_nudging_needs_something_to_nudge_and_fields_to_do_it_by(shards: Path) -
     (shards / "train" / "shard_00000" / "fields.npy").unlink()
     with pytest.raises(ConfigError, match=r"augment\.nudge=0"):
         run(shards, "without", config)
+
+
+def test_reshaping_needs_readers_landmarks_and_people(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lending = replace(SMOKE.augment, reshape=0.7)
+    swaps_only = (Phase(64, 1, 1.0),)
+    with pytest.raises(ConfigError, match="set reading_quadruples, or a phase"):
+        replace(SMOKE, augment=lending, phases=swaps_only)
+    config = replace(SMOKE, augment=lending, reading_quadruples=1, phases=swaps_only)
+    with pytest.raises(ConfigError, match=r"augment\.reshape: shapes of at least"):
+        run(shards, "few", config)
+    shapes = Shapes(np.full((1, NUM_LANDMARKS, 2), 3.0, np.float32))
+    monkeypatch.setattr("training.data.dataset.shapes_of", lambda *_: shapes)
+    seen = []
+    for name, run_config in (("lent", config), ("own", replace(config, augment=SMOKE.augment))):
+        newest = latest_checkpoint(run(shards, name, run_config, max_steps=2) / "checkpoints")
+        assert newest is not None
+        seen.append(load_net(newest)[0].state_dict())
+    stem = [name for name in seen[0] if name.startswith("encoder.stem") and "weight" in name]
+    assert stem and not any(torch.equal(seen[0][name], seen[1][name]) for name in stem)
 
 
 def test_sigterm_finishes_the_step_and_saves(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

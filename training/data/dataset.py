@@ -1,4 +1,4 @@
-"""Reads training shards (format 2) and makes batches: mirrored, moved, recoloured, degraded;
+"""Reads training shards (format 3) and makes batches: mirrored, moved, recoloured, degraded;
 deterministic by a cursor.
 
 Convention:
@@ -35,6 +35,8 @@ from training.data.correspond import mirror_landmarks
 from training.data.layout import FIELDS_SIDE, FLOW_UNITS_PER_PX, FORMAT, NOTHING
 from training.data.nudge import added, draw_change, way_back
 from training.data.occlude import draw_occluder, occlude
+from training.data.reshape import Shapes, shapes_of
+from training.data.reshape import way_back as reshaped_back
 
 REGION_NAMES: Final = ("background", "face", "mouth interior", "eyeball", "lips", "lids")
 PARTNER: Final = (1, 0, 3, 2)
@@ -233,6 +235,28 @@ class ShardSet:
         mean: npt.NDArray[np.float64] = some.mean(axis=0)
         return mean
 
+    def shapes(self) -> Shapes:
+        """How the shapes of the people in the shards differ.
+
+        Raises:
+            ConfigError: If a shard does not say where faces are, or they show too few people.
+        """
+        if self.without_landmarks:
+            raise ConfigError(
+                f"augment.reshape: {len(self.without_landmarks)} of {len(self.shards)} shards to "
+                f"read do not say where faces are ({self.without_landmarks[0]} ...); add it: "
+                f"python -m training.data.landmarks {self.without_landmarks[0].parent}"
+            )
+        points, aus, people, known = [], [], [], 0
+        for shard in self.shards:
+            who = np.asarray(shard.arrays["people"], np.int64) + known
+            known += len(shard.meta["people"])
+            people.append(np.repeat(who, 2, axis=1).ravel())  # A, A, B, B
+            aus.append(np.asarray(shard.arrays["aus_lr"]).reshape(-1, NUM_AUS, 2))
+            seen = np.asarray(shard.arrays["landmarks"][..., :2], np.float64)
+            points.append(seen.reshape(-1, NUM_LANDMARKS, 2) * (CROP_SIZE_PX / self.size_px))
+        return shapes_of(np.concatenate(points), np.concatenate(aus), np.concatenate(people))
+
     def positive_rates(self, threshold: float) -> npt.NDArray[np.float64]:
         """(K,) how often each AU's larger side reaches the threshold, at least 0.02."""
         aus = np.concatenate(
@@ -345,6 +369,8 @@ class BatchMaker:
         fields: Whether the fields of the units are wanted; all else is the same without. They come
             with augmentation only, and where all shards have them.
         landmarks: Whether it is wanted where faces are.
+        shapes: What people of pictures that are only read are lent, as much as ``augment.reshape``
+            says; None for nothing. All shards must say where faces are.
 
     Raises:
         ConfigError: If landmarks are wanted and a shard has none.
@@ -358,8 +384,10 @@ class BatchMaker:
         *,
         fields: bool = False,
         landmarks: bool = False,
+        shapes: Shapes | None = None,
     ) -> None:
         self.shards, self.augment, self.seed = shards, augment, seed
+        self._shapes = shapes if augment is not None and augment.reshape > 0 else None
         self._fields = fields and augment is not None and not shards.without_fields
         self._mean_landmarks: npt.NDArray[np.float64] | None = None
         if landmarks:
@@ -424,13 +452,14 @@ class BatchMaker:
         rng = np.random.default_rng((self.seed, 2, cursor))
         which = np.random.default_rng((self.seed, 5, cursor))  # pictures stay as they are without
         trembling = np.random.default_rng((self.seed, 6, cursor))
+        lending = np.random.default_rng((self.seed, 7, cursor))
         rows, fields, landmarks = [], [], []
         for q in range(quadruples):
             raw = self.shards.quadruple(self.index_at(cursor + q))
             flip = bool(self.augment is not None and rng.random() < self.augment.flip)
             if self.augment is not None and self.augment.occlude > 0:
                 raw = self._occluded(raw, rng, self.augment.occlude)
-            row, geometries = self._quadruple(raw, size_px, rng, instructions, flip, which)
+            row, geometries = self._quadruple(raw, size_px, rng, instructions, flip, which, lending)
             rows.append(row)
             if instructions and self._mean_landmarks is not None:
                 landmarks.append(self._landmarks(raw, geometries, flip, trembling))
@@ -528,6 +557,7 @@ class BatchMaker:
         instructions: bool,
         flip: bool,
         which: np.random.Generator,
+        lending: np.random.Generator,
     ) -> tuple[dict[str, npt.NDArray[Any]], list[Geometry]]:
         """The quadruple's arrays, and each person's geometry."""
         nudge = self.augment is not None and not instructions and self._fields
@@ -547,14 +577,20 @@ class BatchMaker:
             maps = geometry.maps(full)
             at_full = FixedMaps(*maps)
             table, gamma, mixer = (None, 1.0, None) if a is None else colours_of(a, rng)
+            lent = None
+            if self._shapes is not None and a is not None and not instructions:
+                lent = self._shapes.draw(lending, a.reshape)
             for i in (2 * person, 2 * person + 1):
-                place = at_full
+                place, at_place = at_full, maps
+                if lent is not None:
+                    at_place = self._reshaped(raw["landmarks"][i], lent, maps)
+                    place = FixedMaps(*at_place)
                 if nudge and a is not None and which.random() < a.nudge:
                     back, change = way_back(
                         raw["fields"][i], raw["step_px"][i], draw_change(aus_lr[i], which), full
                     )
                     aus_lr[i] += change
-                    place = FixedMaps(*added(maps, back, full))
+                    place = FixedMaps(*added(at_place, back, full))
                 picture = place.warp(raw["rgb"][i])
                 if table is not None:
                     picture = cv2.LUT(cv2.transform(picture, mixer), table)
@@ -592,6 +628,21 @@ class BatchMaker:
             "gains": gains[None],
         }
         return row, geometries
+
+    def _reshaped(
+        self,
+        landmarks: npt.NDArray[np.float32],
+        way_xy: npt.NDArray[np.float32],
+        maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Maps that fetch from a picture whose landmarks, (478, 3), have gone a way; as they are
+        where no face was found.
+        """
+        seen = np.asarray(landmarks[:, :2], np.float32)
+        if np.isnan(seen).any():
+            return maps
+        full = self.shards.size_px
+        return added(maps, reshaped_back(seen * (CROP_SIZE_PX / full), way_xy, full), full)
 
     def _landmarks(
         self,
