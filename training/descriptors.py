@@ -245,17 +245,18 @@ def slope(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
         b: (T,), the one that follows.
 
     Returns:
-        The slope; NaN where :func:`correlation` is.
+        The slope, 0 where ``b`` is constant; NaN where fewer than 3 entries are left or ``a`` is
+        constant.
 
     Raises:
         ContractError: If lengths differ.
     """
-    r, _, _ = correlation(a, b)
-    if not np.isfinite(r):
-        return float("nan")
+    r, used, _ = correlation(a, b)
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     use = np.isfinite(x) & np.isfinite(y)
-    return float(r * y[use].std() / x[use].std())
+    if used < 3 or np.ptp(x[use]) < 1e-12:
+        return float("nan")
+    return float(r * y[use].std() / x[use].std()) if np.isfinite(r) else 0.0
 
 
 def jitter(series: npt.ArrayLike) -> float:

@@ -764,13 +764,15 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="folder with clips/ and portraits/ (default: RT_SWAP_DATA)",
+        help="folder with clips/ and portraits/ (default: RT_SWAP_DATA, else ../shared/data "
+        "beside the checkout)",
     )
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
-        help="at most N quadruples, or N pairs of clips and N source portraits",
+        help="at most N quadruples, or N pairs of clips, N source portraits (at least 3) and N "
+        "people with a smile",
     )
     return parser
 

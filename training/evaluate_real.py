@@ -21,14 +21,15 @@ Clips
                            It contains the landmark network's own error: changing a face's mouth
                            moves its guess of the pose by some tenths of a degree to begin with
     jitter, head           trembling (mean second difference) of the 18 rigid points, output over
-                           target; a target that stands still has none, so a dash there
+                           target; a portrait stands still, so a dash there (its crop is steadied
+                           until it lies still, which is no motion of a head)
     jitter, expression     trembling of the five descriptors, output over source
 
 Portraits
     Held-out portraits with all sorts of expressions drive a few held-out neutral portraits;
-    correlation over the sources between the source's and the output's descriptors. Sources are
-    different *people*, so part of a source's mouth width or brow height is its face and not its
-    expression, and the correlation stays below 1 for a perfect method.
+    correlation over the sources between the source's and the output's descriptors, and the slope.
+    Sources are different *people*, so part of a source's mouth width or brow height is its face and
+    not its expression, and both stay below 1 for a perfect method.
 
 Same person
     The London set shows each person neutral and smiling. The smiling picture of a held-out person
@@ -131,14 +132,16 @@ def find_data(given: Path | None) -> Path:
     """
     named = os.environ.get("RT_SWAP_DATA")
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = given if given is not None else Path(named).expanduser() if named else beside
+    folder, said = beside if given is None else given, "--data"
+    if given is None and named:
+        folder, said = Path(named).expanduser(), "RT_SWAP_DATA"
     if folder == beside and not folder.is_dir():
         raise ConfigError(
             "--real needs --data DIR (or RT_SWAP_DATA): a folder with clips/ and portraits/"
         )
     if not (folder / "clips").is_dir() or not (folder / "portraits").is_dir():
         raise ConfigError(
-            f"--data {folder}: has no clips/ and portraits/; give the data folder itself"
+            f"{said} {folder}: has no clips/ and portraits/; give the data folder itself"
         )
     return folder
 
@@ -392,8 +395,8 @@ def _ratio(a: float, b: float, least: float) -> float:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over pairs: of r where the source moves (and over all pairs, for comparison), of
-    drift and jitter.
+    """Medians over pairs: of r and slope where the source moves (of r over all pairs, too, for
+    comparison), of drift and jitter.
     """
     return {
         "r": {n: finite_median(r["r"][n] for r in rows if r["moves"][n]) for n in NAMES},
@@ -503,7 +506,8 @@ def evaluate(
         bundle: The model.
         backend: Runs it.
         data: A folder with ``clips/`` and ``portraits/``.
-        limit: At most so many pairs of clips and so many source portraits, evenly spread.
+        limit: At most so many pairs of clips, so many source portraits (fewer than three say
+            nothing, and are left out) and so many people with a smile, evenly spread.
         threads: CPU threads a graph.
 
     Returns:
@@ -623,7 +627,8 @@ def _score_clips(bench: Bench, source: Clip, target: Clip | Portrait) -> dict[st
     series = bench.run(tokens, source.descriptors, clip_targets(source, target), shown)
     name = target.name if isinstance(target, Clip) else target.path.name
     _log.info("%s -> %s", source.name, name)
-    return {"source": source.name, "target": name, **score_pair(series)}
+    row = {"source": source.name, "target": name, **score_pair(series)}
+    return row if isinstance(target, Clip) else row | {"jitter_head": float("nan")}
 
 
 @dataclass(frozen=True)
@@ -710,14 +715,14 @@ def _score_same_person(
     ]
     ways: dict[str, list[F64]] = {"smile": [], "rest": []}
     for smiling, neutral in _spread(pairs, limit):
-        for way, source_of, target_of in (("smile", smiling, neutral), ("rest", neutral, smiling)):
-            source = _load_source(bench, source_of)
-            if source is None:
-                continue
+        smile, rest = (_load_source(bench, p) for p in (smiling, neutral))
+        if smile is None or rest is None:
+            continue
+        for way, source, target in (("smile", smile, rest), ("rest", rest, smile)):
             series = bench.run(
                 [source.tokens],
                 source.descriptors[None],
-                _still(read_picture(target_of.path), 1),
+                _still(target.picture_bgr, 1),
                 {0: (source.picture_bgr, source.M_crop_from_frame)},
             )
             if np.isfinite(series.output).all() and np.isfinite(series.target).all():

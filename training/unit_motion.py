@@ -53,12 +53,12 @@ class UnitFields:
         """Those of a quadruple's picture.
 
         Raises:
-            ConfigError: If its shard was made before shards held fields.
+            ConfigError: If its shard holds pictures only.
         """
         if quad.fields is None or quad.step_px is None:
             raise ConfigError(
-                "a shard was made before shards held the fields of units; render it again"
-                " (training.data.shards)"
+                "a shard holds pictures only, without the fields of units; render it without "
+                "--pictures-only (training.data.shards)"
             )
         steps = quad.fields[picture].reshape(FIELDS_SIDE, FIELDS_SIDE, 2 * NUM_AUS, 2)
         seen = steps[..., 0, 0] != NOTHING

@@ -150,6 +150,16 @@ def test_correlation_skips_unknown_and_refuses_the_still() -> None:
     )
 
 
+def test_slope_known_values() -> None:
+    assert descriptors.slope([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
+    assert descriptors.slope([0, 1, 2], [5, 3, 1]) == pytest.approx(-2.0)
+    x, y = [0, 1, 2, 3, np.nan, 9], [0, 4, 0, 8, 5, np.nan]
+    assert descriptors.slope(x, y) == pytest.approx(np.polyfit(x[:4], y[:4], 1)[0])
+    assert descriptors.slope([0, 1, 2], [3, 3, 3]) == 0.0
+    for unknown in ([1, 1, 1], [1, 2, np.nan]):
+        assert np.isnan(descriptors.slope(unknown, [0, 1, 2]))
+
+
 def test_jitter_known_values() -> None:
     assert descriptors.jitter([0, 2, 4, 6]) == pytest.approx(0.0)
     assert descriptors.jitter([0, 1, 0]) == pytest.approx(2.0)

@@ -24,7 +24,7 @@ from rt_swap.frames import (
 )
 from training import evaluate_real
 from training.data.split import is_held_out
-from training.descriptors import NAMES, describe
+from training.descriptors import NAMES, describe, rigid_points_xy
 from training.evaluate_real import (
     AIMS,
     Clip,
@@ -123,7 +123,7 @@ def test_score_pair_output_that_shows_two_thirds_has_r_of_one_and_that_slope() -
         assert row["r"][name] == pytest.approx(1.0)
         assert row["slope"][name] == pytest.approx(2 / 3)
     still = score_pair(series(output=np.zeros((40, 5))))
-    assert np.isnan(still["slope"]["smile"])
+    assert still["slope"]["smile"] == 0.0
     assert summary([row, row])["slope"]["smile"] == pytest.approx(2 / 3)
 
 
@@ -183,11 +183,15 @@ def test_run_pair_reads_source_time_by_time_and_keeps_what_is_asked_for() -> Non
 
     tokens = [np.full((NUM_AUS, TOKEN_DIM), 10.0 * t, np.float32) for t in range(5)]
     source = np.zeros((5, 5))
-    targets = [frame(t, found=t != 3) for t in range(5)]
+    targets = [frame(t, mouth=50, turn=1, found=t != 3) for t in range(5)]
     got, kept = run_pair(process, Scripted(), tokens, source, targets, keep={4})
     np.testing.assert_allclose(got.output[[0, 1, 3, 4], 0], [0.01, 0.11, 0.31, 0.41], atol=1e-6)
     assert np.isnan(got.output[2]).all()
-    np.testing.assert_allclose(got.drift_deg[[0, 1, 4]], 3.0, atol=1e-6)
+    np.testing.assert_allclose(got.target[[0, 1, 4], 0], 0.51, atol=1e-6)
+    assert np.isnan(got.target[[2, 3]]).all()
+    np.testing.assert_allclose(got.target_rigid[4], rigid_points_xy(face(0.5, 1.0)), atol=1e-9)
+    np.testing.assert_allclose(got.output_rigid[4], rigid_points_xy(face(0.4, 3.0)), atol=1e-9)
+    np.testing.assert_allclose(got.drift_deg[[0, 1, 4]], 2.0, atol=1e-6)
     assert np.isnan(got.drift_deg[[2, 3]]).all()  # no crop; no landmarks in the target
     assert set(kept) == {4}
 
@@ -313,6 +317,40 @@ def test_find_data_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "portraits").mkdir()
     monkeypatch.setenv("RT_SWAP_DATA", str(tmp_path))
     assert evaluate_real.find_data(None) == tmp_path
+    monkeypatch.setenv("RT_SWAP_DATA", str(tmp_path / "clips"))
+    with pytest.raises(ConfigError, match=r"^RT_SWAP_DATA .*no clips/"):
+        evaluate_real.find_data(None)
+
+
+def test_same_person_smiles_by_their_smile_and_rests_by_their_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [evaluate_real.Portrait("london", n[-7:-4], tmp_path / n, 0.0) for n in (
+        "neutral_001.jpg", "smiling_001.jpg", "neutral_002.jpg", "smiling_003.jpg",
+    )]  # fmt: skip
+    mouths = {"neutral_001.jpg": 0.1, "smiling_001.jpg": 0.5}
+
+    def load(_: object, portrait: evaluate_real.Portrait) -> evaluate_real._Source:
+        mouth = mouths[portrait.path.name]
+        picture = np.full((2, 2, 3), int(100 * mouth), np.uint8)
+        tokens = np.full((NUM_AUS, TOKEN_DIM), mouth, np.float32)
+        return evaluate_real._Source(picture, M_CROP, tokens, np.full(5, mouth))
+
+    class HalfWay:
+        def run(self, tokens, source, targets, shown):
+            (tokens,), (target,) = tokens, targets
+            there, wanted = target.frame_bgr[0, 0, 0] / 100.0, float(tokens[0, 0])
+            assert source[0, 0] == pytest.approx(wanted)
+            made = np.full((1, 5), there + (0.5 if wanted > there else 0.75) * (wanted - there))
+            return series(1, target=np.full((1, 5), there), output=made)
+
+    monkeypatch.setattr(evaluate_real, "_load_source", load)
+    got = evaluate_real._score_same_person(HalfWay(), people, None)
+    for way, shown in (("smile", 0.5), ("rest", 0.75)):
+        assert got[way]["people"] == 1
+        assert got[way]["shown"]["smile"] == pytest.approx(shown)
+        assert got[way]["left"]["smile"] == pytest.approx(1 - shown)
+        assert got[way]["moved"]["smile"] == pytest.approx(0.4)
 
 
 def test_text_names_every_pair_aim_and_unknown_number() -> None:
@@ -356,7 +394,8 @@ def test_text_names_every_pair_aim_and_unknown_number() -> None:
         assert own[f"{who}: shown"] == ["0.80", "0.80", "0.80", "(-3.00)", "0.80"]
     slopes = [line.split()[2:7] for line in text.splitlines() if line.startswith("median slope")]
     assert slopes == [["1.00", "-", "1.00", "1.00", "1.00"], ["0.40"] * 5]
-    assert len({len(line.split()) for line in text.splitlines() if line.startswith("aim")}) == 1
+    aims = [line.split() for line in text.splitlines() if line.startswith("aim")]
+    assert aims == [["aim", "0.95", "0.85", "0.85", "0.70", "0.80", "1.50"]]
 
 
 def test_scripted_face_opens_as_it_says() -> None:

@@ -1,8 +1,7 @@
-"""Where the tracker sees the landmarks of people at rest, against the face model's own points.
+r"""Where the tracker sees the landmarks of people at rest, against the face model's own points.
 
-    python -m training.data.calibrate --portraits ../shared/data/portraits/london
-        ../shared/data/portraits/canada --ict ../shared/data/ict_facekit
-        --at-rest neutral_ f.jpg m.jpg
+    python -m training.data.calibrate --ict ../shared/data/ict_facekit --at-rest neutral_ f.jpg \
+        m.jpg --portraits ../shared/data/portraits/london ../shared/data/portraits/canada
 
 A fit with no expression at all leaves something over in every face. What faces have in common of it
 is no expression of theirs but a difference between what the tracker and the model call, say, the
@@ -39,6 +38,7 @@ logger = logging.getLogger(__name__)
 ROUNDS = 4
 MIN_PEOPLE = 20
 """Fewer are no mean."""
+MOST_YAW_DEG = 20.0
 _DIGITS = 4
 
 
@@ -134,29 +134,42 @@ def _run(folders: list[Path], ict_path: Path, at_rest: list[str]) -> dict[str, o
     model = ict.load(ict_path)
     fitter = Fitter(model, correspond.build(model, None))
     faces = []
-    datasets: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     with MediapipeTracker(static=True) as tracker:
         for portrait in list_portraits(folders):
             named = any(text in portrait.path.name for text in at_rest)
             if not named or split_of(portrait.dataset, portrait.person) != "train":
                 continue
-            picture = cv2.imread(str(portrait.path), cv2.IMREAD_COLOR)
-            found = [] if picture is None else tracker.detect(picture)
-            if not found:
-                logger.warning("no face found: %s", portrait.path.name)
+            if (portrait.dataset, portrait.person) in seen:
+                logger.warning("left out, there is one of the same person: %s", portrait.path.name)
                 continue
-            faces.append((found[0].landmarks_xy, found[0].depth))
-            datasets.add(portrait.dataset)
+            picture = cv2.imread(str(portrait.path), cv2.IMREAD_COLOR)
+            if picture is None:
+                logger.warning("left out, cannot be read as a picture: %s", portrait.path.name)
+                continue
+            found = tracker.detect(picture)
+            if not found:
+                logger.warning("left out, no face found: %s", portrait.path.name)
+                continue
+            face = found[0].landmarks_xy, found[0].depth
+            # what lies along the line of sight is not seen: of turned heads, that is width
+            yaw_deg = fitter.fit(*face, at_rest=True).yaw_deg
+            if abs(yaw_deg) > MOST_YAW_DEG:
+                logger.warning("left out, turned by %.0f degrees: %s", yaw_deg, portrait.path.name)
+                continue
+            faces.append(face)
+            seen.add((portrait.dataset, portrait.person))
     if len(faces) < MIN_PEOPLE:
         raise ConfigError(
-            f"only {len(faces)} portraits of people who train have {' or '.join(at_rest)} in their "
-            f"name and show a face, {MIN_PEOPLE} are needed; give other --portraits or --at-rest"
+            f"only {len(faces)} people who train have a portrait with {' or '.join(at_rest)} in "
+            f"its name that shows a face from the front, {MIN_PEOPLE} are needed; give other "
+            "--portraits or --at-rest"
         )
     offsets, added = calibrate(fitter, faces)
     return {
         "what": "from the face model's vertex to where the tracker sees the landmark, model units",
         "people": len(faces),
-        "datasets": sorted(datasets),
+        "datasets": sorted({dataset for dataset, _ in seen}),
         "added": [round(x, _DIGITS) for x in added],
         "offsets": {
             str(landmark): [round(float(x), _DIGITS) for x in offset]

@@ -12,6 +12,7 @@ correspondence, or fits would take it for expressions that everybody shows.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -88,7 +89,7 @@ def build(model: IctModel, offsets_path: Path | None = OFFSETS_PATH) -> Correspo
         offsets_path: A file that training.data.calibrate wrote; None for offsets of 0.
 
     Raises:
-        ConfigError: If that file has no offset for one of the landmarks.
+        ConfigError: If that file cannot be read or has no offset for one of the landmarks.
     """
     end = RANGES["face"][1]
     face = model.triangles[(model.triangles < end).all(1)]
@@ -160,7 +161,7 @@ def _is_point(value: object) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 3
-        and all(isinstance(x, int | float) for x in value)
+        and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
     )
 
 
@@ -202,5 +203,4 @@ def _partners(
     points: npt.NDArray[np.float64], mirrored: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
     apart = ((mirrored[:, None] - points[None]) ** 2).sum(2)
-    # what is whose partner goes both ways, whichever side is asked
-    return np.asarray(linear_sum_assignment(apart + apart.T)[1], np.int64)
+    return np.asarray(linear_sum_assignment(apart)[1], np.int64)

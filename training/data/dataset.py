@@ -69,11 +69,11 @@ _FIELDS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "fields": ("int8", ("Q", 4, FIELDS_SIDE, FIELDS_SIDE, NUM_AUS, 2, 2)),
     "step_px": ("float32", ("Q", 4, NUM_AUS, 2)),
 }
-"""Shards made before there were fields lack these."""
+"""Shards of pictures only lack these, too."""
 _LANDMARKS: Final[dict[str, tuple[str, tuple[int | str, ...]]]] = {
     "landmarks": ("float32", ("Q", 4, NUM_LANDMARKS, 3)),
 }
-"""Shards made before there were landmarks lack these; training.data.landmarks adds them."""
+"""Shards of pictures only lack these, too, until training.data.landmarks adds them."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m training.data.landmarks SHARDS [SHARDS ...]
 
-adds ``landmarks.npy`` to shards that were rendered before shards held it:
+adds ``landmarks.npy`` to shards of pictures only (training.data.shards, ``--pictures-only``), which
+are rendered without:
 
     landmarks.npy (Q, 4, 478, 3) float32 x, y and relative depth (smaller is nearer) in pixels of
     the picture, mediapipe's face-mesh order; NaN where no face was found

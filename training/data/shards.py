@@ -317,6 +317,11 @@ def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> 
         if not path.is_file():
             continue
         said = json.loads(path.read_text(encoding="utf-8"))
+        if said.get("format") != FORMAT:
+            raise ConfigError(
+                f"{path.parent} is there already, in format {said.get('format')!r}, which training "
+                f"does not take any more (it takes {FORMAT}); use another --out, or delete it"
+            )
         for name, default in (
             ("seed", 0), ("split", ""), ("quadruples", 0), ("mixed", 0.0), ("reshaped", 0.0),
             ("folding", 0.0), ("pictures_only", False),
@@ -326,11 +331,6 @@ def _check_existing(out: Path, indices: list[int], args: argparse.Namespace) -> 
                     f"{path.parent} is there already, with {name} {said.get(name, default)!r} and "
                     f"not {getattr(args, name)!r}; use another --out or --first, or delete it"
                 )
-        if not args.pictures_only and not path.with_name("fields.npy").exists():
-            raise ConfigError(
-                f"{path.parent} is there already, made before shards held the fields of units; use "
-                "another --out or --first, or delete it"
-            )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from rt_swap.errors import ConfigError
+from rt_swap.frames import TrackedFace
 from training.data import calibrate, correspond
 from training.data.fit import IDENTITY_MODES
+from training.data.split import split_of
 
 SEEN_PX_PER_UNIT = 20.0
 
@@ -77,8 +79,16 @@ def test_symmetric_is_the_mean_of_both_sides(bare):
 
 def test_left_over_is_what_was_put_beside_the_fitted_face(bare):
     xy, depth = seen(bare, np.zeros(IDENTITY_MODES, np.float32), planted(bare) * 0)
+    turn = np.radians(20.0)
+    points = np.stack([xy[:, 0] - 256.0, 256.0 - xy[:, 1], -depth], 1)
+    points @= np.array(
+        [[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]]
+    )
+    xy, depth = points[:, :2] * (1, -1) + 256.0, -points[:, 2]
     fit = bare.fit(xy, depth, at_rest=True)
+    assert abs(fit.yaw_deg) == pytest.approx(20.0, abs=1.0)
     exact = calibrate.left_over(bare, fit, xy)
+    assert np.abs(exact).max() < 0.1
     moved = xy.copy()
     landmark = int(bare.pairs.landmarks[40])
     moved[landmark] += (3.0, -2.0)
@@ -88,15 +98,21 @@ def test_left_over_is_what_was_put_beside_the_fitted_face(bare):
     assert np.abs(np.delete(more, 40, axis=0)).max() < 1e-9
 
 
-def test_calibrate_finds_what_everybody_has_in_common(bare):
-    wanted = planted(bare)
-    faces = people(bare, wanted)
+@pytest.fixture(scope="module")
+def calibrated(bare):
+    """Faces with offsets planted, how much was added each round, a fitter with what was found."""
+    faces = people(bare, planted(bare))
     found, added = calibrate.calibrate(bare, faces)
+    told = type(bare)(bare.model, replace(bare.pairs, offsets=found.astype(np.float32)))
+    return faces, added, told
+
+
+def test_calibrate_finds_what_everybody_has_in_common(bare, calibrated):
+    faces, added, told = calibrated
     assert (bare.pairs.offsets == 0).all()  # put back
     assert added[-1] < 0.2 * added[0]
-    # identities and poses may take a part of it, the same in everybody; what is left over may not
-    told = type(bare)(bare.model, replace(bare.pairs, offsets=found.astype(np.float32)))
 
+    # identities and poses may take a part of it, the same in everybody; what is left over may not
     def common(fitter) -> float:
         rest = [calibrate.left_over(fitter, fitter.fit(*f, at_rest=True), f[0]) for f in faces]
         return float(np.sqrt((np.mean(rest, axis=0) ** 2).sum(1).mean()))
@@ -104,13 +120,10 @@ def test_calibrate_finds_what_everybody_has_in_common(bare):
     assert common(told) < 0.15 * common(bare)
 
 
-def test_a_fit_that_knows_the_offsets_takes_none_of_them_for_an_expression(bare):
-    wanted = planted(bare)
-    found, _ = calibrate.calibrate(bare, people(bare, wanted))
-    told = type(bare)(bare.model, replace(bare.pairs, offsets=found.astype(np.float32)))
-    face = seen(bare, np.zeros(IDENTITY_MODES, np.float32), wanted)
+def test_a_fit_that_knows_the_offsets_takes_none_of_them_for_an_expression(bare, calibrated):
+    face = seen(bare, np.zeros(IDENTITY_MODES, np.float32), planted(bare))
     looks = np.array([n.startswith("eyeLook") for n in bare.model.expression_names])
-    before, now = (f.fit(*face).expression[~looks].sum() for f in (bare, told))
+    before, now = (f.fit(*face).expression[~looks].sum() for f in (bare, calibrated[2]))
     assert before > 0.1
     assert now < 0.3 * before
 
@@ -135,7 +148,9 @@ def test_build_reads_the_offsets_of_the_repository(model, bare):
     np.testing.assert_allclose(pairs.offsets[mirrored] * (-1, 1, 1), pairs.offsets, atol=2e-4)
 
 
-@pytest.mark.parametrize("left", [[], [0.1, 0.2], None, 0.3, ["a", "b", "c"]])
+@pytest.mark.parametrize(
+    "left", [[], [0.1, 0.2], None, 0.3, ["a", "b", "c"], [0.1, float("nan"), 0.2]]
+)
 def test_an_offset_that_is_missing_is_named(tmp_path: Path, left: object):
     path = tmp_path / "offsets.json"
     path.write_text(json.dumps({"offsets": {"61": [0.0, 0.1, 0.0], "291": left}}))
@@ -153,13 +168,75 @@ def test_a_file_without_offsets_is_named(tmp_path: Path, text: str):
         correspond.read_offsets(tmp_path / "nowhere.json", np.array([61], np.int32))
 
 
+def test_only_people_who_train_are_looked_at_once_each_and_from_the_front(
+    bare, tmp_path: Path, ict_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    """What a made-up tracker sees is written in a picture's first pixel: the number of a face."""
+    import cv2
+
+    faces = people(bare, planted(bare))
+    points = np.stack([faces[0][0][:, 0] - 256.0, faces[0][1]], 1)
+    turn = np.radians(40.0)
+    points @= np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    faces.append((np.stack([points[:, 0] + 256.0, faces[0][0][:, 1]], 1), points[:, 1]))
+    shown: list[int] = []
+
+    class Tracker:
+        def __init__(self, static: bool) -> None:
+            assert static
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            pass
+
+        def detect(self, picture: np.ndarray) -> list[TrackedFace]:
+            number = int(picture[0, 0, 0])
+            shown.append(number)
+            return [TrackedFace(*faces[number], 1.0, 0)] if number < len(faces) else []
+
+    monkeypatch.setattr("rt_swap.tracking.MediapipeTracker", Tracker)
+    monkeypatch.setattr(calibrate, "MIN_PEOPLE", 3)
+    names = [f"p{i}" for i in range(200)]
+    trains = [n for n in names if split_of("made", n) == "train"]
+    held = [n for n in names if split_of("made", n) != "train"]
+    turned, nobody = len(faces) - 1, 99
+    pictures = [(trains[i], i) for i in range(4)] + [(held[0], 5), (held[1], 6)]
+    pictures += [(trains[0], 7), (trains[4], turned), (trains[5], nobody)]
+    folder = tmp_path / "made"
+    folder.mkdir()
+    entries = []
+    for order, (person, number) in enumerate(pictures):
+        name = f"neutral_{order:02d}.png"
+        cv2.imwrite(str(folder / name), np.full((4, 4, 3), number, np.uint8))
+        entries.append({"file": name, "person": person})
+    entries += [{"file": "neutral_98.png", "person": trains[6]}]
+    (folder / "neutral_98.png").write_bytes(b"no picture")
+    cv2.imwrite(str(folder / "smiling_99.png"), np.full((4, 4, 3), 8, np.uint8))
+    entries += [{"file": "smiling_99.png", "person": trains[7]}]
+    (folder / "manifest.json").write_text(json.dumps({"name": "made", "pictures": entries}))
+    out = tmp_path / "new" / "offsets.json"
+    args = ["--portraits", str(folder), "--ict", str(ict_dir), "--out", str(out)]
+    assert calibrate.main(args) == 0
+    assert shown == [0, 1, 2, 3, turned, nobody]
+    said = json.loads(out.read_text())
+    assert said["people"] == 4 and said["datasets"] == ["made"]
+    for what in ("same person: neutral_06", "40 degrees: neutral_07", "found: neutral_08",
+                 "a picture: neutral_98"):  # fmt: skip
+        assert what in caplog.text
+    offsets = correspond.read_offsets(out, bare.pairs.landmarks)
+    wanted, _ = calibrate.calibrate(bare, faces[:4])
+    np.testing.assert_allclose(offsets, wanted, atol=1e-4)
+
+
 def test_too_few_people_at_rest_are_refused(tmp_path: Path, ict_dir: Path, astronaut_file, capsys):
     code = calibrate.main(
         ["--portraits", str(astronaut_file.parent), "--ict", str(ict_dir), "--out",
          str(tmp_path / "out.json")]
     )  # fmt: skip
     assert code == 2
-    assert "only 0 portraits" in capsys.readouterr().err
+    assert "only 0 people" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 
 

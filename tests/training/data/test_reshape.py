@@ -26,7 +26,7 @@ STILL = dict.fromkeys(
 
 
 def symmetric_face(rng: np.random.Generator) -> np.ndarray:
-    """(478, 2): pairs of neighbours in number lie opposite each other, five points in the middle."""
+    """(478, 2): neighbours in number lie opposite each other, six points in the middle."""
     points = np.empty((NUM_LANDMARKS, 2))
     sides = [i for i in range(NUM_LANDMARKS) if i not in MIDDLE_LANDMARKS]
     middle = list(MIDDLE_LANDMARKS) + [sides.pop()]  # an even number is left
