@@ -288,7 +288,7 @@ def held_out_portraits(data: Path) -> list[Portrait]:
     for manifest in sorted((data / "portraits").glob("*/manifest.json")):
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
-            dataset = manifest.parent.name
+            dataset = str(content.get("name", manifest.parent.name))
             found += [
                 Portrait(dataset, p["person"], manifest.parent / p["file"], float(p["yaw_deg"]))
                 for p in content["pictures"]

@@ -23,7 +23,8 @@ from rt_swap.frames import (
     TrackState,
 )
 from training import evaluate_real
-from training.data.split import is_held_out
+from training.data.portraits import list_portraits
+from training.data.split import is_held_out, split_of
 from training.descriptors import NAMES, describe, rigid_points_xy
 from training.evaluate_real import (
     AIMS,
@@ -280,8 +281,11 @@ def test_clip_targets_are_on_the_sources_clock() -> None:
     assert got[0].time_base == Fraction(1, 30)
 
 
-def test_held_out_portraits_are_of_held_out_people_only(tmp_path: Path) -> None:
-    folder = tmp_path / "portraits" / "london"
+@pytest.mark.parametrize(("folder_name", "named"), [("london", {}), ("mine", {"name": "london"})])
+def test_held_out_portraits_are_of_held_out_people_only(
+    tmp_path: Path, folder_name: str, named: dict[str, str]
+) -> None:
+    folder = tmp_path / "portraits" / folder_name
     folder.mkdir(parents=True)
     people = [f"{n:03d}" for n in range(200)]
     pictures = [
@@ -289,11 +293,13 @@ def test_held_out_portraits_are_of_held_out_people_only(tmp_path: Path) -> None:
         for p in people
         for kind in ("smiling", "neutral")
     ]
-    (folder / "manifest.json").write_text(json.dumps({"pictures": pictures}))
+    (folder / "manifest.json").write_text(json.dumps({**named, "pictures": pictures}))
     got = evaluate_real.held_out_portraits(tmp_path)
     wanted = {p for p in people if is_held_out("london", p)}
     assert {p.person for p in got} == wanted
     assert 0 < len(wanted) < 60
+    trained_on = list_portraits([folder])  # by the same rule
+    assert {p.person for p in trained_on if split_of(p.dataset, p.person) != "train"} == wanted
     assert sum(p.is_neutral for p in got) == len(wanted)
 
 

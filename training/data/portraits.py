@@ -93,7 +93,11 @@ def _list_folder(folder: Path) -> list[Portrait]:
     if manifest.is_file():
         said: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
         return [
-            Portrait(folder / p["file"], str(said["name"]), str(p.get("person", p["file"])))
+            Portrait(
+                folder / p["file"],
+                str(said.get("name", folder.name)),
+                str(p.get("person", p["file"])),
+            )
             for p in sorted(said["pictures"], key=lambda p: str(p["file"]))
         ]
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)

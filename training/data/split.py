@@ -16,7 +16,8 @@ def split_of(dataset: str, person: str) -> str:
     """One of SPLITS.
 
     Args:
-        dataset: Folder name of the portrait set, such as "london".
+        dataset: Name of the portrait set in its manifest (its folder's where there is none), such as
+            "london".
         person: The person's name in its manifest, such as "042".
     """
     digest = hashlib.sha256(f"{dataset}/{person}".encode()).digest()
