@@ -16,8 +16,7 @@ def split_of(dataset: str, person: str) -> str:
     """One of SPLITS.
 
     Args:
-        dataset: Name of the portrait set in its manifest (its folder's where there is none), such as
-            "london".
+        dataset: Name of the portrait set in its manifest, or its folder's, such as "london".
         person: The person's name in its manifest, such as "042".
     """
     digest = hashlib.sha256(f"{dataset}/{person}".encode()).digest()
