@@ -188,7 +188,7 @@ def test_a_unit_alone_is_followed_where_it_goes() -> None:
 def test_shards_without_fields_are_refused() -> None:
     model = Made()
     quads = [replace(quad, fields=None, step_px=None) for quad in quadruples(model)]
-    with pytest.raises(ConfigError, match="before shards held the fields"):
+    with pytest.raises(ConfigError, match="without the fields of units"):
         measure(model, quads, Points(), np.random.default_rng(0))
 
 

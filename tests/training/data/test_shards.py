@@ -28,17 +28,6 @@ def run(folder: Path, **changes: object) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "changes", [{"seed": 4}, {"mixed": 0.5}, {"quadruples": 6}, {"pictures_only": True}]
-)
-def test_a_shard_that_is_another_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object]
-) -> None:
-    assert run(tmp_path, **changes) == 2
-    said = capsys.readouterr().err
-    assert next(iter(changes)) in said and "shard_00000" in said and "--first" in said
-
-
 def test_a_shard_that_training_would_refuse_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
