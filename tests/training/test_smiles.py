@@ -11,7 +11,7 @@ import torch
 from rt_swap.aus import AuId
 from rt_swap.contract import NUM_LANDMARKS
 from rt_swap.errors import ConfigError
-from tests.training.data.test_reshape import symmetric_face
+from tests.support.symmetric_face import symmetric_face
 from training import smiles
 from training.checkpoint import load_net
 from training.data.correspond import mirror_landmarks

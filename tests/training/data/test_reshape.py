@@ -12,8 +12,9 @@ from rt_swap.aus import NUM_AUS
 from rt_swap.contract import NUM_LANDMARKS
 from rt_swap.errors import ConfigError
 from tests.support.fake_shards import write_fake_shard
+from tests.support.symmetric_face import symmetric_face
 from training.config import AugmentConfig
-from training.data.correspond import MIDDLE_LANDMARKS, mirror_landmarks
+from training.data.correspond import mirror_landmarks
 from training.data.dataset import BatchMaker, ShardSet
 from training.data.layout import FIELDS_SIDE
 from training.data.nudge import added
@@ -23,20 +24,6 @@ STILL = dict.fromkeys(
     ("flip", "rotate_deg", "scale", "shift_px", "bend_px", "degrade", "brightness", "contrast",
      "gamma", "colour", "mix_colours", "occlude"), 0.0,
 )  # fmt: skip
-
-
-def symmetric_face(rng: np.random.Generator) -> np.ndarray:
-    """(478, 2): neighbours in number lie opposite each other, six points in the middle."""
-    points = np.empty((NUM_LANDMARKS, 2))
-    sides = [i for i in range(NUM_LANDMARKS) if i not in MIDDLE_LANDMARKS]
-    middle = list(MIDDLE_LANDMARKS) + [sides.pop()]  # an even number is left
-    points[middle] = np.stack([np.full(len(middle), 128.0), rng.uniform(50, 200, len(middle))], 1)
-    half = np.stack(
-        [rng.uniform(10, 80, len(sides) // 2), rng.uniform(40, 220, len(sides) // 2)], 1
-    )
-    points[sides[::2]] = half * (-1, 1) + (128, 0)
-    points[sides[1::2]] = half + (128, 0)
-    return points
 
 
 def test_shapes_are_what_expressions_and_turns_do_not_explain() -> None:
