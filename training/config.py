@@ -531,16 +531,13 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         count = self.reading_quadruples
         _check(count >= 0, "reading_quadruples", "0 or more", count)
-        if self.augment.nudge and not (count or any(p.encoder_only for p in self.phases)):
-            raise ConfigError(
-                "augment.nudge: only pictures that are read and not swapped are nudged; set "
-                "reading_quadruples, or a phase with encoder_only"
-            )
-        if self.augment.reshape and not (count or any(p.encoder_only for p in self.phases)):
-            raise ConfigError(
-                "augment.reshape: only pictures that are read and not swapped are reshaped; set "
-                "reading_quadruples, or a phase with encoder_only"
-            )
+        reads = count or any(p.encoder_only for p in self.phases)
+        for option in ("nudge", "reshape"):
+            if getattr(self.augment, option) and not reads:
+                raise ConfigError(
+                    f"augment.{option}: only pictures that are read and not swapped get it; set "
+                    "reading_quadruples, or a phase with encoder_only"
+                )
         _check(self.precision in ("bf16", "fp32"), "precision", "'bf16' or 'fp32'", self.precision)
 
     def phase_at(self, progress: float) -> Phase:

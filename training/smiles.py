@@ -24,16 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
 from rt_swap import geometry
 from rt_swap.aus import AuId
 from rt_swap.contract import CROP_SIZE_PX, NUM_LANDMARKS
-from rt_swap.errors import ConfigError, RtSwapError
+from rt_swap.errors import ConfigError, RtSwapError, SourceError
 from rt_swap.frames import F64, U8
 from training.checkpoint import load_net
 from training.data.correspond import MIDDLE_LANDMARKS, mirror_landmarks
@@ -170,32 +168,39 @@ def pairs_of(folders: list[Path], rest: str, smile: str) -> list[Pair]:
     Raises:
         ConfigError: If there are fewer than MIN_PEOPLE.
     """
+    from rt_swap.expression import find_faces
+    from rt_swap.io.picture import read_picture
+    from rt_swap.ops import crop_rgb
     from rt_swap.tracking import MediapipeTracker
 
     portraits = [p for p in list_portraits(folders) if split_of(p.dataset, p.person) == "train"]
-    smiling = {(p.dataset, p.path.name): p for p in portraits}
+    named = {(p.dataset, p.path.name): p for p in portraits}
     found: list[Pair] = []
     with MediapipeTracker(static=True) as tracker:
 
-        def cut(portrait: Portrait) -> tuple[U8, npt.NDArray[np.float64]] | None:
-            picture = cv2.imread(str(portrait.path), cv2.IMREAD_COLOR)
-            faces = [] if picture is None else tracker.detect(picture)
-            if picture is None or not faces:
+        def cut(portrait: Portrait) -> tuple[U8, F64] | None:
+            try:
+                picture = read_picture(portrait.path)
+            except SourceError as exc:
+                logger.warning("left out: %s", exc)
+                return None
+            faces = find_faces(picture, tracker)
+            if not faces:
                 logger.warning("left out, no face found: %s", portrait.path.name)
                 return None
             M = geometry.crop_from_landmarks(faces[0].landmarks_xy)
-            side = (CROP_SIZE_PX, CROP_SIZE_PX)
-            crop = cv2.warpAffine(picture, geometry.to_cv2(M), side, flags=cv2.INTER_AREA)
-            return np.asarray(crop[..., ::-1], np.uint8), geometry.apply(M, faces[0].landmarks_xy)
+            rgb = crop_rgb(picture, geometry.invert(M), CROP_SIZE_PX)[0].transpose(1, 2, 0)
+            crop = np.rint(rgb * 255.0).astype(np.uint8)
+            return crop, geometry.apply(M, faces[0].landmarks_xy)
 
         for portrait in portraits:
             name = portrait.path.name
-            other = smiling.get((portrait.dataset, smile + name[len(rest) :]))
+            other = named.get((portrait.dataset, smile + name[len(rest) :]))
             if not name.startswith(rest) or other is None:
                 continue
-            both = cut(portrait), cut(other)
-            if both[0] is not None and both[1] is not None:
-                found.append(Pair(both[0][0], both[1][0], both[0][1], both[1][1]))
+            at_rest, smiling = cut(portrait), cut(other)
+            if at_rest is not None and smiling is not None:
+                found.append(Pair(at_rest[0], smiling[0], at_rest[1], smiling[1]))
     if len(found) < MIN_PEOPLE:
         raise ConfigError(
             f"smiles: only {len(found)} people who train have a picture {rest}... and one "
