@@ -75,7 +75,7 @@ def test_summary_is_json_on_stdout_and_talk_is_on_stderr(
     assert "AU12" in summary["aus_before"]
     assert "AU12" in summary["aus_after"]
     assert "8 frames (8 swapped)" in captured.err
-    assert "8/8" not in captured.err  # no terminal, no progress bar
+    assert "%|" not in captured.err  # no terminal, no progress bar
     assert "ms per frame, p50/p95: decode" in captured.err
     before, after = probe(target), probe(out)
     assert after.times == before.times
@@ -615,5 +615,5 @@ def test_progress_bar_only_on_a_terminal(target: Path, tmp_path: Path, model: Pa
     os.close(main_end)
     assert done.returncode == 0, shown
     assert done.stdout == b""
-    assert b"8/8" in shown
-    assert b"100%" in shown
+    assert b"8/8 [" in shown
+    assert b"100%|" in shown
